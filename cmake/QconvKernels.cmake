@@ -1,0 +1,62 @@
+# Expands the kernel list: one custom command a row and target, one static library and one loadable module of them all.
+
+# qconv_embed_text(FILE SYMBOL OUTPUT): `extern const std::string_view qconv::tools::SYMBOL` holding FILE.
+function(qconv_embed_text file symbol output)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${file}")
+    file(READ "${PROJECT_SOURCE_DIR}/${file}" text)
+    file(CONFIGURE OUTPUT "${output}" @ONLY CONTENT
+[[// Made from @file@ by CMake.
+#include "tools/embedded.h"
+
+namespace qconv::tools {
+const std::string_view @symbol@ = R"qconv(@text@)qconv";
+} // namespace qconv::tools
+]])
+endfunction()
+
+# qconv_add_generic_kernels(LIBRARY MODULE LIST)
+function(qconv_add_generic_kernels library module list)
+    set(list "${PROJECT_SOURCE_DIR}/${list}")
+    file(READ "${list}" json)
+    string(JSON rows LENGTH "${json}")
+    math(EXPR last_row "${rows} - 1")
+    set(objects)
+    foreach(row RANGE ${last_row})
+        string(JSON name GET "${json}" ${row} name)
+        string(JSON target_count LENGTH "${json}" ${row} targets)
+        math(EXPR last_target "${target_count} - 1")
+        foreach(index RANGE ${last_target})
+            string(JSON target GET "${json}" ${row} targets ${index})
+            set(function "qconv_${name}_${target}")
+            set(object "${PROJECT_BINARY_DIR}/kernels/${function}.o")
+            add_custom_command(
+                OUTPUT "${object}"
+                COMMAND qconvc-emit kernel --list "${list}" --kernel ${name} --target ${target} --function ${function}
+                        --output "${object}"
+                DEPENDS qconvc-emit
+                COMMENT "Emitting kernel ${name} for ${target}"
+                VERBATIM)
+            list(APPEND objects "${object}")
+        endforeach()
+    endforeach()
+
+    set(table "${PROJECT_BINARY_DIR}/kernels/generic_kernels.cpp")
+    add_custom_command(
+        OUTPUT "${table}"
+        COMMAND qconvc-emit table --list "${list}" --output "${table}"
+        DEPENDS qconvc-emit "${list}"
+        COMMENT "Writing the table of generic kernels"
+        VERBATIM)
+
+    add_library(${library} STATIC ${objects} "${table}")
+    add_library(qconv::kernels ALIAS ${library})
+    target_link_libraries(${library} PUBLIC qconv qconv_halide_runtime)
+    set_target_properties(${library} PROPERTIES EXPORT_NAME kernels POSITION_INDEPENDENT_CODE ON)
+
+    # Bound at load time to the runtime inside the program that loads it, so it must carry none of its own.
+    add_library(${module} MODULE ${objects} "${table}")
+    target_include_directories(${module} PRIVATE "${PROJECT_SOURCE_DIR}/runtime/include")
+    set_target_properties(${module} PROPERTIES OUTPUT_NAME qconv_kernels LIBRARY_OUTPUT_DIRECTORY
+                                               "${PROJECT_BINARY_DIR}/lib/qconv")
+    add_dependencies(${module} ${library})
+endfunction()
