@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Runs workload rows through qconv and its rivals, turn by turn on one core, and reports ratios.
+
+    bench/peers.py                                  every row, sign/sign
+    bench/peers.py --pairs sign/sign NoAct/sign     several pairs of quantizers
+    bench/peers.py --rows 'wav2vec2|Jasper' --quick a few rows, briefly
+    bench/peers.py --rivals-only                    the rivals alone (no qconvc needed)
+
+Rows already measured with the same qconvc are skipped, so an interrupted run goes on where it stopped; --fresh starts anew.
+bench/README.md says how the figures are made.
+"""
+import argparse
+import hashlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+PAIRS = ["sign/sign", "inputdorefa2/sign", "inputdorefa8/weightdorefa8", "NoAct/sign"]
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--workloads", type=Path, default=HERE / "workloads.csv")
+    p.add_argument("--pairs", nargs="+", default=["sign/sign"], metavar="INPUT/WEIGHT",
+                   help="quantizers, for instance " + ", ".join(PAIRS) + "; 'all' for these four")
+    p.add_argument("--rows", default="", metavar="REGEX", help="only rows whose network/layer matches")
+    p.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    p.add_argument("--rounds", type=int, default=0, help="turns each side takes on a row (default 5, quick 3)")
+    p.add_argument("--seconds", type=float, default=0, help="time of one turn (default 0.08, quick 0.03)")
+    p.add_argument("--core", type=int, default=None, help="the CPU to run on (default: the last allowed one)")
+    p.add_argument("--qconvc", type=Path, default=ROOT / "build" / "release" / "qconvc")
+    p.add_argument("--bench-arguments", default="", metavar="TEXT",
+                   help="further arguments of qconvc bench, for instance '--target avx2'")
+    p.add_argument("--rivals-only", action="store_true", help="time the rivals without qconv")
+    p.add_argument("--venv", type=Path, default=ROOT / "build" / "peers-venv")
+    p.add_argument("--output", type=Path, default=ROOT / "build" / "peers",
+                   help="folder of rows.jsonl, results.json and results.md")
+    p.add_argument("--fresh", action="store_true", help="forget rows measured before")
+    p.add_argument("--report-only", action="store_true", help="write the report from rows.jsonl and stop")
+    a = p.parse_args()
+    a.pairs = PAIRS if a.pairs == ["all"] else a.pairs
+    a.rounds = a.rounds or (3 if a.quick else 5)
+    a.seconds = a.seconds or (0.03 if a.quick else 0.08)
+    return a
+
+
+def enter_venv(venv):
+    """Makes the rivals' environment if need be, and goes on in it."""
+    python = venv / "bin" / "python"
+    requirements = (HERE / "requirements.txt").read_text()
+    stamp = venv / ".peers-requirements"
+    if not stamp.exists() or stamp.read_text() != requirements:
+        print(f"installing the rivals in {venv} (several GB, some minutes)", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", "-r", str(HERE / "requirements.txt")], check=True)
+        stamp.write_text(requirements)
+    if Path(sys.prefix).resolve() != venv.resolve():
+        os.execv(python, [str(python), str(Path(__file__).resolve()), *sys.argv[1:]])
+
+
+def pin(core):
+    allowed = sorted(os.sched_getaffinity(0))
+    core = allowed[-1] if core is None else core
+    os.sched_setaffinity(0, {core})
+    try:
+        os.nice(-10)  # needs privileges; without them other work on the core disturbs a little more
+    except PermissionError:
+        pass
+    return core
+
+
+class Ours:
+    """`qconvc bench --serve`: one JSON line in, one out."""
+
+    def __init__(self, a, pair):
+        left, _, weight = pair.partition("/")
+        command = [str(a.qconvc), "bench", str(a.workloads), "--serve"]
+        command += ["--layer", "QConv1d_NoAct"] if left == "NoAct" else ["--input-quantization", left]
+        command += ["--weight-quantization", weight, "--threads", "1", *a.bench_arguments.split()]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        start_new_session=True)
+
+    def ask(self, **request):
+        try:
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise SystemExit(f"peers.py: qconvc bench ended with status {self.process.wait()}")
+        return json.loads(line)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def turn(call, seconds):
+    """Microseconds of single calls for about `seconds`; the first only warms the caches the others left cold."""
+    times, spent = [], 0.0
+    while spent < seconds or not times:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+        spent += times[-1]
+    return [t * 1e6 for t in (times[1:] or times)]
+
+
+def measure(problem, rivals, ours, a, index):
+    """One row: every round gives every side a turn; returns the record of the row."""
+    record = dict(row=problem.row.name, pair=problem.pair.name, mmac=problem.row.macs / 1e6, sides={})
+    calls, rounds = {}, {}
+    for rival in rivals:
+        try:
+            side = rival(problem)
+            calls[rival.key] = side.call
+            record["sides"][rival.key] = dict(error=side.error)
+        except Exception as e:  # a rival that cannot run a row is a finding, not the end of the run
+            record["sides"][rival.key] = dict(failed=f"{type(e).__name__}: {e}"[:300])
+    for _ in range(a.rounds):
+        if ours:
+            reply = ours.ask(row=index, seconds=a.seconds)
+            if "error" in reply:
+                record["sides"]["qconv"] = dict(failed=reply["error"])
+            else:
+                rounds.setdefault("qconv", []).append((reply["median_us"], reply["min_us"]))
+                record.update({k: reply[k] for k in ("kernel", "target", "path", "peak_kind", "peak_gmacs")})
+        for key, call in calls.items():
+            if len(rounds.get(key, [])) >= 3 and rounds[key][-1][0] > 1e6:
+                continue  # calls of seconds: three turns are enough
+            times = turn(call, a.seconds)
+            rounds.setdefault(key, []).append((statistics.median(times), min(times)))
+    for key, values in rounds.items():
+        medians = [m for m, _ in values]
+        record["sides"].setdefault(key, {}).update(
+            us=statistics.median(medians), min_us=min(m for _, m in values), rounds=medians,
+            gmacs=problem.row.macs / statistics.median(medians) / 1e3)
+    return record
+
+
+def main():
+    a = arguments()
+    enter_venv(a.venv)
+    from rows import read_rows
+    from peers_report import write_report
+
+    a.output.mkdir(parents=True, exist_ok=True)
+    log = a.output / "rows.jsonl"
+    if a.fresh and log.exists():
+        log.unlink()
+    if a.report_only:
+        return write_report(log, a.output)
+    if not a.rivals_only and not a.qconvc.exists():
+        raise SystemExit(f"peers.py: {a.qconvc} does not exist; build it (./dev build), name it with --qconvc, "
+                         "or use --rivals-only")
+    core = pin(a.core)
+    import rivals
+
+    build = "none" if a.rivals_only else hashlib.sha256(a.qconvc.read_bytes()).hexdigest()[:12]
+    run = dict(build=build, bench_arguments=a.bench_arguments)
+    done = set()
+    for line in log.read_text().splitlines() if log.exists() else ():
+        r = json.loads(line)
+        if "row" in r and all(r.get(k) == v for k, v in run.items()):
+            done.add((r["row"], r["pair"]))
+    rows = [(i, r) for i, r in enumerate(read_rows(a.workloads)) if re.search(a.rows, r.name)]
+    overhead = statistics.median(turn(rivals.ort_call_overhead(), 0.2))
+    with log.open("a") as out:
+        def write(record):
+            print(json.dumps(record), file=out, flush=True)
+
+        write(dict(run, environment=dict(rivals.versions(), core=core, cpu=cpu_name(), load=os.getloadavg()[0],
+                                         when=time.strftime("%F %T"), rounds=a.rounds, seconds=a.seconds,
+                                         ort_call_overhead_us=overhead)))
+        try:
+            for pair_name in a.pairs:
+                pair = rivals.Pair(pair_name)
+                todo = [(i, r) for i, r in rows if (r.name, pair_name) not in done]
+                print(f"{pair_name}: {len(todo)} rows to measure, {len(rows) - len(todo)} measured before")
+                ours = Ours(a, pair_name) if todo and not a.rivals_only else None
+                for number, (index, row) in enumerate(todo, 1):
+                    record = measure(rivals.Problem(row, pair), rivals.rivals_of(pair), ours, a, index)
+                    write(dict(record, **run))
+                    print(f"[{number}/{len(todo)}] {summary(record)}", flush=True)
+                if ours:
+                    ours.close()
+        except KeyboardInterrupt:
+            print("\ninterrupted: the report covers the rows measured so far", file=sys.stderr)
+    write_report(log, a.output)
+
+
+def summary(record):
+    parts = [f"{record['row']:42s}"]
+    for key, side in record["sides"].items():
+        parts.append(f"{key} {side['us']:.1f} us" if "us" in side else f"{key} FAILED ({side.get('failed', '')[:80]})")
+    return "  ".join(parts)
+
+
+def cpu_name():
+    names = re.findall(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    return names[0] if names else "unknown"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The report of bench/peers.py: ratios per row, geometric means, and the rows where a rival is ahead."""
+import json
+import math
+import statistics
+
+NAMES = dict(qconv="qconv", bitorch="bitorch", ort="ONNX Runtime int8", conv1d="PyTorch fp32 conv1d")
+
+
+def geometric_mean(values):
+    return math.exp(statistics.fmean(math.log(v) for v in values)) if values else float("nan")
+
+
+def load(log):
+    """The last record of each row and pair, and the last environment."""
+    rows, environment = {}, {}
+    for line in log.read_text().splitlines():
+        r = json.loads(line)
+        if "environment" in r:
+            environment = dict(r["environment"], build=r["build"], bench_arguments=r["bench_arguments"])
+        else:
+            rows[r["pair"], r["row"]] = r
+    return list(rows.values()), environment
+
+
+def row_ratio(record, rival):
+    """How many times faster qconv is: the median over rounds of the ratio of neighbouring turns."""
+    ours, theirs = (record["sides"].get(side, {}).get("rounds") for side in ("qconv", rival))
+    return statistics.median(t / o for o, t in zip(ours, theirs)) if ours and theirs else None
+
+
+def summarize(records, environment):
+    """Per pair: geometric means, rows behind, percent of the peak."""
+    overhead, pairs = environment.get("ort_call_overhead_us", 0.0), {}
+    for pair in dict.fromkeys(r["pair"] for r in records):
+        mine = [r for r in records if r["pair"] == pair]
+        entry = pairs[pair] = dict(rows=len(mine), rivals={}, failed=[])
+        for r in mine:
+            entry["failed"] += [dict(row=r["row"], side=k, why=s["failed"]) for k, s in r["sides"].items() if "failed" in s]
+            ours = r["sides"].get("qconv", {})
+            if "us" in ours and r.get("peak_gmacs"):
+                r["percent_of_peak"] = 100 * ours["gmacs"] / r["peak_gmacs"]
+            r["ratios"] = {}
+        for rival in ("bitorch", "ort", "conv1d"):
+            for r in mine:
+                value = row_ratio(r, rival)
+                if value is not None:
+                    r["ratios"][rival] = value
+            ratios = {r["row"]: r["ratios"][rival] for r in mine if rival in r["ratios"]}
+            gmacs = [r["sides"][rival]["gmacs"] for r in mine if "gmacs" in r["sides"].get(rival, {})]
+            if not gmacs:
+                continue
+            e = entry["rivals"][rival] = dict(rows=len(gmacs), geomean_gmacs=geometric_mean(gmacs))
+            if ratios:
+                e.update(geomean_ratio=geometric_mean(ratios.values()), least=min(ratios.values()),
+                         behind=sorted((v, k) for k, v in ratios.items() if v < 1))
+            if rival == "ort" and ratios:
+                # The same with the session's own cost per call taken off the rival's time.
+                net = [max(r["sides"]["ort"]["us"] - overhead, 0.01) / r["sides"]["qconv"]["us"]
+                       for r in mine if "ort" in r["ratios"]]
+                e.update(geomean_ratio_without_call=geometric_mean(net))
+        ours = [r["sides"]["qconv"]["gmacs"] for r in mine if "gmacs" in r["sides"].get("qconv", {})]
+        if ours:
+            entry["qconv_geomean_gmacs"] = geometric_mean(ours)
+            entry["qconv_geomean_percent_of_peak"] = geometric_mean(
+                [r["percent_of_peak"] for r in mine if "percent_of_peak" in r])
+    return pairs
+
+
+def markdown(records, environment, pairs):
+    out = ["# qconv and its rivals, one thread", ""]
+    out += [f"- {k}: {v:.4g}" if isinstance(v, float) else f"- {k}: {v}" for k, v in environment.items() if v != ""]
+    for pair, entry in pairs.items():
+        out += ["", f"## {pair}, {entry['rows']} rows", ""]
+        if "qconv_geomean_gmacs" in entry:
+            out.append(f"qconv: geometric mean {entry['qconv_geomean_gmacs']:.1f} GMAC/s, "
+                       f"{entry['qconv_geomean_percent_of_peak']:.1f}% of the measured peak.")
+        for rival, e in entry["rivals"].items():
+            line = f"- {NAMES[rival]}: geometric mean {e['geomean_gmacs']:.1f} GMAC/s over {e['rows']} rows"
+            if "geomean_ratio" in e:
+                line += f"; qconv is {e['geomean_ratio']:.2f}x as fast (least {e['least']:.2f}x)"
+            if "geomean_ratio_without_call" in e:
+                line += f"; {e['geomean_ratio_without_call']:.2f}x without the session's call overhead"
+            out.append(line + ".")
+            if e.get("behind"):
+                out.append("  Behind on: " + ", ".join(f"{name} ({v:.2f}x)" for v, name in e["behind"]) + ".")
+        out += [f"- failed: {f['row']}, {NAMES[f['side']]}: {f['why']}" for f in entry["failed"]]
+        mine = [r for r in records if r["pair"] == pair]
+        sides = [s for s in NAMES if any("us" in r["sides"].get(s, {}) for r in mine)]
+        rivals = [s for s in sides if s != "qconv" and "qconv" in sides]
+        out += ["", "| row | MMAC | kernel | " + " | ".join(f"{NAMES[s]}, us" for s in sides) + " | GMAC/s | % of peak | "
+                + " | ".join(f"x {NAMES[s]}" for s in rivals) + " |", "|---|---:|---|" + "---:|" * (len(sides) + 2 + len(rivals))]
+        for r in mine:
+            cells = [r["row"], f"{r['mmac']:.3g}", r.get("kernel", "")]
+            cells += [f"{r['sides'][s]['us']:,.1f}" if "us" in r["sides"].get(s, {}) else "-" for s in sides]
+            ours = r["sides"].get("qconv", {})
+            cells += [f"{ours['gmacs']:.1f}" if "gmacs" in ours else "-", f"{r['percent_of_peak']:.1f}" if "percent_of_peak" in r else "-"]
+            cells += [f"{r['ratios'][s]:.2f}" if s in r["ratios"] else "-" for s in rivals]
+            out.append("| " + " | ".join(cells) + " |")
+    return "\n".join(out) + "\n"
+
+
+def write_report(log, folder):
+    records, environment = load(log)
+    pairs = summarize(records, environment)
+    text = markdown(records, environment, pairs)
+    for name, content in (("results.md", text), ("results.json", json.dumps(
+            dict(environment=environment, pairs=pairs, rows=records), indent=1))):
+        beside = folder / (name + ".part")
+        beside.write_text(content)
+        beside.rename(folder / name)
+    print("\n".join(line for line in text.splitlines() if not line.startswith("|")))
+    print(f"\nwritten: {folder / 'results.md'}, {folder / 'results.json'}")
