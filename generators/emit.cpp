@@ -1,0 +1,97 @@
+#include "emit.h"
+
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+#include "Halide.h"
+
+namespace qconv {
+
+namespace {
+
+const std::map<std::string, qconv_path> &paths() {
+    static const std::map<std::string, qconv_path> table = {{"b1b1", QCONV_PATH_B1B1},
+                                                            {"int8", QCONV_PATH_INT8},
+                                                            {"f32b1", QCONV_PATH_F32B1},
+                                                            {"f32f32", QCONV_PATH_F32F32}};
+    return table;
+}
+
+int32_t int_param(const KernelRow &row, const std::string &key, int32_t missing) {
+    const auto found = row.params.find(key);
+    if (found == row.params.end()) return missing;
+    if (found->second == "true" || found->second == "false") return found->second == "true";
+    return std::stoi(found->second);
+}
+
+KernelRow parse_row(const nlohmann::json &json) {
+    KernelRow row{};
+    row.name = json.at("name").get<std::string>();
+    row.generator = json.at("generator").get<std::string>();
+    row.params = json.at("params").get<std::map<std::string, std::string>>();
+    row.targets = json.at("targets").get<std::vector<std::string>>();
+    qconv_kernel &layout = row.layout;
+    layout.path = paths().at(json.at("path").get<std::string>());
+    const bool words = layout.path == QCONV_PATH_B1B1 || layout.path == QCONV_PATH_INT8;
+    layout.word_bits = words ? int_param(row, "word_bits", 32) : 0;
+    layout.element_bits = layout.path == QCONV_PATH_B1B1 ? 1 : int_param(row, "element_bits", 0);
+    layout.word_channels = int_param(row, "word_channels", 0);
+    const int32_t planes = layout.path == QCONV_PATH_B1B1 ? 1 : 0;
+    layout.input_planes = int_param(row, "input_planes", planes);
+    layout.weight_planes = int_param(row, "weight_planes", planes);
+    layout.table_channels = int_param(row, "table_channels", 0);
+    layout.tables = int_param(row, "tables", 0);
+    layout.out_block = int_param(row, "out_block", 1);
+    layout.width_block = int_param(row, "width_block", 1);
+    layout.unit_stride = int_param(row, "unit_stride", 0);
+    layout.window_sum = int_param(row, "window_sum", 0);
+    return row;
+}
+
+} // namespace
+
+std::vector<KernelRow> parse_kernel_list(std::string_view json_text) {
+    std::vector<KernelRow> rows;
+    const nlohmann::json list = nlohmann::json::parse(json_text);
+    for (const nlohmann::json &item : list) {
+        try {
+            rows.push_back(parse_row(item));
+        } catch (const std::exception &error) {
+            throw std::runtime_error("kernel list, row " + std::to_string(rows.size()) + ": " + error.what());
+        }
+    }
+    return rows;
+}
+
+void emit_kernel(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
+                 const std::string &function_name, const std::filesystem::path &object_file) {
+    using Halide::Target;
+    // The runtime validates sizes once per layer, so that kernels need not on every call.
+    const Target target = Target(halide_target)
+                              .with_feature(Target::UserContext)
+                              .with_feature(Target::NoRuntime)
+                              .with_feature(Target::NoAsserts)
+                              .with_feature(Target::NoBoundsQuery);
+    std::map<std::string, std::string> params = row.params;
+    if (shape.in_channels > 0) {
+        params["in_channels"] = std::to_string(shape.in_channels);
+        params["out_channels"] = std::to_string(shape.out_channels);
+        params["kernel_size"] = std::to_string(shape.kernel_size);
+        params["stride"] = std::to_string(shape.stride);
+        params["dilation"] = std::to_string(shape.dilation);
+        params["groups"] = std::to_string(shape.groups);
+    }
+    const auto generator =
+        Halide::Internal::GeneratorRegistry::create(row.generator, Halide::GeneratorContext(target));
+    generator->set_generatorparam_values(params);
+    generator->build_module(function_name).compile({{Halide::OutputFileType::object, object_file.string()}});
+}
+
+void emit_halide_runtime(const std::string &halide_target, const std::filesystem::path &object_file) {
+    using Halide::Target;
+    const Target full(halide_target);
+    Halide::compile_standalone_runtime(
+        object_file.string(), Target(full.os, full.arch, full.bits, std::vector<Target::Feature>{Target::UserContext}));
+}
+
+} // namespace qconv

@@ -1,0 +1,134 @@
+// What the forward generators share: inputs, shape facts, padding, and the correction at the edge columns.
+#pragma once
+
+#include "Halide.h"
+#include "qconv/layout.h"
+#include "schedules/schedule.h"
+
+namespace qconv {
+
+/// Base of the forward generators. The inputs are those of ForwardArg, in its order; layout.h documents each.
+/// `Weight` and `Offset` are the path's buffer types.
+template <class Self, class Weight, class Offset>
+class ForwardGenerator : public Halide::Generator<Self> {
+    using Base = Halide::Generator<Self>;
+
+protected:
+    using Expr = Halide::Expr;
+    template <class T>
+    using Input = typename Base::template Input<T>;
+    template <class T>
+    using Output = typename Base::template Output<T>;
+
+public:
+    // Shape constants; 0 leaves a size dynamic. Counted over the whole layer, as in the layer file.
+    Halide::GeneratorParam<int> in_channels{"in_channels", 0};
+    Halide::GeneratorParam<int> out_channels{"out_channels", 0};
+    Halide::GeneratorParam<int> kernel_taps{"kernel_size", 0};
+    Halide::GeneratorParam<int> stride_by{"stride", 0};
+    Halide::GeneratorParam<int> dilation_by{"dilation", 0};
+    Halide::GeneratorParam<int> groups{"groups", 0};
+    // Layout, as in qconv_kernel.
+    Halide::GeneratorParam<bool> unit_stride{"unit_stride", false};
+    Halide::GeneratorParam<int> out_block{"out_block", 1};
+    Halide::GeneratorParam<int> width_block{"width_block", 1};
+
+    Input<Halide::Buffer<float, 4>> x{"x"};
+    Input<Weight> weight{"weight"};
+    Input<Offset> offset{"offset"};
+    Input<Halide::Buffer<float, 3>> edge{"edge"};
+    Input<int32_t> kernel_size_in{"kernel_size_in", 1, 1, 1 << 30};
+    Input<int32_t> stride_in{"stride_in", 1, 1, 1 << 30};
+    Input<int32_t> dilation_in{"dilation_in", 1, 1, 1 << 30};
+    Input<int32_t> pad_left{"pad_left"};
+    Input<int32_t> tile_width{"tile_width"};
+    Input<int32_t> edge_left{"edge_left"};
+    Input<int32_t> edge_right{"edge_right"};
+    Input<int32_t> pad_level{"pad_level"};
+    Input<int32_t> dot_factor{"dot_factor"};
+    Input<int32_t> window_factor{"window_factor"};
+    Input<float> scale{"scale"};
+    Input<float> pad_delta{"pad_delta"};
+    Input<float> pad_value{"pad_value"};
+    Input<int32_t> quantizer{"quantizer"};
+    Input<float> levels{"levels"};
+    Input<float> divisor{"divisor"};
+    Input<int32_t> next{"next"};
+    Input<float> next_levels{"next_levels"};
+    Input<float> next_divisor{"next_divisor"};
+    Input<float> mix{"mix"};
+    Output<Halide::Buffer<float, 4>> y{"y"};
+
+protected:
+    /// Output position, output channel in its group, group, batch entry; padded input position; channel in its group.
+    Halide::Var w{"w"}, o{"o"}, g{"g"}, n{"n"}, p{"p"}, c{"c"};
+
+    bool specialised() const { return in_channels > 0; }
+    Expr channels() const { return specialised() ? Expr(in_channels.value() / groups.value()) : x.dim(1).extent(); }
+    Expr outputs() const { return specialised() ? Expr(out_channels.value() / groups.value()) : y.dim(1).extent(); }
+    Expr kernel_size() const { return specialised() ? Expr(int(kernel_taps)) : Expr(kernel_size_in); }
+    Expr dilation() const { return specialised() ? Expr(int(dilation_by)) : Expr(dilation_in); }
+    Expr stride() const {
+        if (unit_stride) return 1;
+        return specialised() ? Expr(int(stride_by)) : Expr(stride_in);
+    }
+    Expr width() const { return x.dim(0).extent(); }
+
+    /// Whether padded position `at` lies inside x, and the x element nearest to it.
+    Expr inside(const Expr &at) const { return at >= pad_left && at < pad_left + width(); }
+    Expr element(const Expr &at, const Expr &channel) const {
+        return x(Halide::clamp(at - pad_left, 0, width() - 1), channel, g, n);
+    }
+
+    /// Splits positions by stride phase, so that neighbouring outputs read neighbouring elements whatever the stride:
+    /// phased(q, f, ...) = source(q * stride + f, ...). `rest` are the source's further coordinates.
+    Halide::Func by_phase(Halide::Func source, const std::vector<Halide::Var> &rest, const std::string &name) const {
+        Halide::Func phased(name);
+        Halide::Var f("f");
+        std::vector<Halide::Var> to{p, f};
+        std::vector<Expr> from{p * stride() + f};
+        for (const Halide::Var &v : rest) to.push_back(v), from.push_back(v);
+        phased(to) = source(from);
+        return phased;
+    }
+
+    /// Coordinates, for a Func split by by_phase (or, with unit stride, the source itself), of the element that lies
+    /// `distance` positions after output `at`'s first.
+    std::vector<Expr> reach(const Expr &at, const Expr &distance, const std::vector<Expr> &rest) const {
+        std::vector<Expr> to;
+        if (is_unit_stride()) {
+            to = {at + distance};
+        } else {
+            to = {at + distance / stride(), distance % stride()};
+        }
+        to.insert(to.end(), rest.begin(), rest.end());
+        return to;
+    }
+    bool is_unit_stride() const { return unit_stride || (specialised() && stride_by == 1); }
+
+    /// y += pad_delta * (weights of the taps outside x), at the columns that reach over an end (layout.h).
+    void correct_edges() {
+        const Expr taps = kernel_size();
+        Halide::RDom left(0, edge_left, "left"), right(edge_right, y.dim(0).extent() - edge_right, "right");
+        // The first tap at or after padded position `at`, for the window of output column `column`.
+        const auto first_tap = [&](const Expr &column, const Expr &at) {
+            return Halide::clamp((at - column * stride() + dilation() - 1) / dilation(), 0, taps);
+        };
+        y(left, o, g, n) += pad_delta * edge(first_tap(left, pad_left), o, g);
+        y(right, o, g, n) += pad_delta * (edge(taps, o, g) - edge(first_tap(right, pad_left + width()), o, g));
+    }
+
+    /// Buffers start at 0; the constants of a specialised kernel are made known to the compiler.
+    void describe_buffers() {
+        for (int d = 0; d < 4; d++) x.dim(d).set_min(0), y.dim(d).set_min(0);
+        for (int d = 0; d < weight.dimensions(); d++) weight.dim(d).set_min(0);
+        for (int d = 0; d < 2; d++) offset.dim(d).set_min(0);
+        for (int d = 0; d < 3; d++) edge.dim(d).set_min(0);
+        if (specialised()) {
+            x.dim(1).set_extent(channels()), x.dim(2).set_extent(int(groups));
+            y.dim(1).set_extent(outputs()), y.dim(2).set_extent(int(groups));
+        }
+    }
+};
+
+} // namespace qconv

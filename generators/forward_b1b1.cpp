@@ -1,0 +1,169 @@
+// Forward by xor and popcount on bit-planes. The formulas and the packing are in layout.h.
+#include "forward.h"
+#include "quantizers.h"
+
+namespace qconv {
+namespace {
+
+using namespace Halide;
+using Halide::Internal::make_const;
+using Halide::Internal::make_zero;
+
+class ForwardB1B1 : public ForwardGenerator<ForwardB1B1, Buffer<void, 6>, Buffer<int32_t, 2>> {
+public:
+    GeneratorParam<int> word_bits{"word_bits", 32};
+    GeneratorParam<int> word_channels{"word_channels", 32};
+    GeneratorParam<int> input_planes{"input_planes", 1};
+    GeneratorParam<int> weight_planes{"weight_planes", 1};
+    /// Most words summed in 8-bit counters before they are widened: 255 / word_bits for words of 8 bits, 0: 32-bit sums.
+    GeneratorParam<int> count_limit{"count_limit", 0};
+
+    void generate() {
+        describe_buffers();
+        build_words();
+        build_sums();
+        y(w, o, g, n) = scale * cast<float>(offset(o, g) - 2 * acc(w, o, g, n));
+        correct_edges();
+    }
+
+    void schedule() {
+        if (using_autoscheduler()) return;
+        schedules::ForwardStages stages;
+        stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
+        stages.tile_width = tile_width;
+        stages.out_block = out_block, stages.width_block = width_block;
+        stages.input = input, stages.first_stage_case = strict;
+        stages.acc = acc, stages.taps = taps, stages.rows = rows;
+        stages.counts = counts, stages.count_taps = count_taps, stages.count_rows = count_rows;
+        schedules::apply(stages, context());
+    }
+
+private:
+    std::vector<Func> input; // in order of computation; the last holds the words that acc reads
+    Func acc{"acc"}, counts;
+    RVar taps, rows, count_taps, count_rows;
+    Expr strict; // the input quantizer sends a value equal to its threshold to -1
+    Var row{"row"}, plane{"plane"};
+
+    int word_taps() const { return word_bits.value() / word_channels.value(); }
+    Expr steps() const { return (kernel_size() + (word_taps() - 1)) / word_taps(); }
+    Expr word_rows() const {
+        return word_taps() == 1 ? Expr((channels() + (word_channels - 1)) / word_channels) : Expr(1);
+    }
+
+    /// The unsigned type that holds `bits` bits.
+    static Type holder(int bits) { return UInt(bits <= 8 ? 8 : bits <= 16 ? 16 : bits <= 32 ? 32 : 64); }
+
+    /// Whether bit `plane` of the quantized x at padded position p (inside x), channel c, is set.
+    Func build_bits() {
+        Func bits("bits");
+        if (input_planes == 1) {
+            // inputdorefa of one bit is v > 0.5: 0.5 rounds to even, to 0.
+            const Expr threshold = select(quantizer == QCONV_INPUTDOREFA, 0.5f, 0.0f);
+            strict = quantizer == QCONV_STEHEAVISIDE || quantizer == QCONV_INPUTDOREFA;
+            const Expr v = element(p, c);
+            bits(p, c, plane, g, n) = strict_float(select(strict, v > threshold, v >= threshold));
+        } else {
+            Func level("level");
+            level(p, c, g, n) = cast<uint8_t>(quantizers::inputdorefa_level(element(p, c), levels));
+            input.push_back(level);
+            bits(p, c, plane, g, n) = (level(p, c, g, n) & (cast<uint8_t>(1) << cast<uint8_t>(plane))) != 0;
+        }
+        return bits;
+    }
+
+    /// Words of word_channels channels at every padded position, then joined along the taps by doubling.
+    void build_words() {
+        const Func bits = build_bits();
+        const int s = word_channels;
+        const Type narrow = holder(s);
+        const auto mask = [&](const Expr &count, const Type &type) { // the low `count` bits, 0 <= count <= type.bits()
+            return select(count >= type.bits(), type.max(),
+                          cast(type, (cast<uint64_t>(1) << cast<uint64_t>(clamp(count, 0, 63))) - 1));
+        };
+
+        std::vector<Expr> terms;
+        for (int i = 0; i < s; i++) {
+            const Expr channel = row * s + i;
+            const Expr bit = make_const(narrow, uint64_t{1} << i);
+            terms.push_back(select(bits(p, min(channel, channels() - 1), plane, g, n), bit, make_zero(narrow)));
+        }
+        while (terms.size() > 1) {
+            for (size_t i = 0; i < terms.size() / 2; i++) terms[i] = terms[2 * i] | terms[2 * i + 1];
+            terms.resize(terms.size() / 2);
+        }
+        // Padding is a level like any other: all channels of a padded position hold bit `plane` of it.
+        const Expr padding = select(((pad_level >> plane) & 1) != 0, narrow.max(), make_zero(narrow));
+        Func joined("words_" + std::to_string(s));
+        joined(p, row, plane, g, n) = select(likely(inside(p)), terms[0], padding) & mask(channels() - row * s, narrow);
+        input.push_back(joined);
+
+        for (int have = s; have < word_bits; have *= 2) {
+            Func wider("words_" + std::to_string(2 * have));
+            const Type type = holder(2 * have);
+            const Expr distance = (have / s) * dilation();
+            wider(p, row, plane, g, n) = cast(type, joined(p, row, plane, g, n)) |
+                                         (cast(type, joined(p + distance, row, plane, g, n)) << cast(type, have));
+            input.push_back(wider);
+            joined = wider;
+        }
+        if (word_taps() > 1) {
+            // Row 0: words full of taps. Row 1: the last step's, without the taps past the kernel's end.
+            const Type type = UInt(word_bits);
+            const Expr last_taps = kernel_size() - (steps() - 1) * word_taps();
+            Func cut("words_cut");
+            cut(p, row, plane, g, n) = joined(p, 0, plane, g, n) & select(row == 1, mask(last_taps * s, type), type.max());
+            input.push_back(cut);
+            joined = cut;
+        }
+        if (!is_unit_stride()) input.push_back(by_phase(joined, {row, plane, g, n}, "words_by_phase"));
+    }
+
+    /// The disagreeing bits of one word pair, weighted 2^(i + j), summed over the planes i of x and j of the weight.
+    Expr disagreements(const Expr &step, const Expr &channel_row, const Type &type) {
+        const Expr source_row = word_taps() == 1 ? channel_row : select(step == steps() - 1, 1, 0);
+        Func words = input.back();
+        Expr sum;
+        for (int i = 0; i < input_planes; i++) {
+            const Expr word = words(reach(w, step * (word_taps() * dilation()), {source_row, i, g, n}));
+            for (int j = 0; j < weight_planes; j++) {
+                const Expr count = popcount(word ^ weight(o % out_block, step, channel_row, j, o / out_block, g));
+                const Expr term = cast(type, count) << cast(type, i + j);
+                sum = sum.defined() ? sum + term : term;
+            }
+        }
+        return sum;
+    }
+
+    void build_sums() {
+        if (count_limit == 0) {
+            RDom r(0, steps(), 0, word_rows(), "r");
+            taps = r.x, rows = r.y;
+            acc(w, o, g, n) = 0;
+            acc(w, o, g, n) += cast<int32_t>(disagreements(r.x, r.y, UInt(32)));
+            return;
+        }
+        // Sums of at most count_limit words fit in a byte. Chunks are whole taps where a tap has few rows, else parts
+        // of one tap.
+        const int limit = count_limit;
+        counts = Func("counts");
+        Var tap_chunk("tap_chunk"), row_chunk("row_chunk");
+        const Expr row_count = min(word_rows(), limit), tap_count = max(1, limit / word_rows());
+        RDom r(0, tap_count, 0, row_count, "r");
+        const Expr step = tap_chunk * tap_count + r.x, channel_row = row_chunk * row_count + r.y;
+        r.where(step < steps());
+        r.where(channel_row < word_rows());
+        count_taps = r.x, count_rows = r.y;
+        counts(w, o, g, n, tap_chunk, row_chunk) = cast<uint8_t>(0);
+        counts(w, o, g, n, tap_chunk, row_chunk) += disagreements(step, channel_row, UInt(8));
+        RDom chunks(0, (steps() + tap_count - 1) / tap_count, 0, (word_rows() + row_count - 1) / row_count, "chunks");
+        taps = chunks.x, rows = chunks.y;
+        acc(w, o, g, n) = 0;
+        acc(w, o, g, n) += cast<int32_t>(counts(w, o, g, n, chunks.x, chunks.y));
+    }
+};
+
+} // namespace
+} // namespace qconv
+
+HALIDE_REGISTER_GENERATOR(qconv::ForwardB1B1, forward_b1b1)

@@ -1,0 +1,53 @@
+// Schedules for x86-64: SSE4.1, AVX2 and AVX-512. Vectors run along output positions.
+#include "schedules/schedule.h"
+
+namespace qconv::schedules {
+
+using namespace Halide;
+
+void apply(const ForwardStages &s, const GeneratorContext &context) {
+    const Target target = context.target();
+    const int float_lanes = target.natural_vector_size<float>();
+
+    // One task: one batch entry, one group, tile_width positions. Input stages are private to it and stay in L1/L2;
+    // inside, the weights of one block of output channels are reused over all positions of the task.
+    Var tile("tile"), strip("strip"), block("block"), wi("wi"), oi("oi"), task("task");
+    Func y = s.y;
+    y.split(s.w, tile, s.w, s.tile_width, TailStrategy::GuardWithIf)
+        .split(s.w, strip, wi, s.width_block, TailStrategy::GuardWithIf)
+        .split(s.o, block, oi, s.out_block, TailStrategy::GuardWithIf)
+        .reorder(wi, oi, strip, block, tile, s.g, s.n)
+        .fuse(tile, s.g, task)
+        .fuse(task, s.n, task)
+        .parallel(task)
+        .vectorize(wi, float_lanes, TailStrategy::GuardWithIf)
+        .unroll(oi);
+
+    for (size_t i = 0; i < s.input.size(); i++) {
+        Func stage = s.input[i];
+        const int lanes = target.natural_vector_size(stage.type());
+        stage.compute_at(y, task).vectorize(s.p, lanes, TailStrategy::RoundUp);
+        if (i == 0 && s.first_stage_case.defined()) stage.specialize(s.first_stage_case);
+    }
+
+    Func acc = s.acc;
+    const int lanes = target.natural_vector_size<int32_t>();
+    acc.compute_at(y, strip)
+        .bound_extent(s.w, s.width_block)
+        .bound_extent(s.o, s.out_block)
+        .align_bounds(s.o, s.out_block)
+        .vectorize(s.w, lanes)
+        .unroll(s.w)
+        .unroll(s.o);
+    if (!s.counts.defined()) {
+        acc.update().reorder(s.w, s.o, s.rows, s.taps).vectorize(s.w, lanes).unroll(s.w).unroll(s.o);
+        return;
+    }
+    acc.update().reorder(s.w, s.o, s.rows, s.taps).vectorize(s.w, lanes).unroll(s.w).unroll(s.o);
+    Func counts = s.counts;
+    const int bytes = target.natural_vector_size<uint8_t>();
+    counts.compute_at(acc, s.rows).vectorize(s.w, bytes).unroll(s.w).unroll(s.o);
+    counts.update().reorder(s.w, s.o, s.count_rows, s.count_taps).vectorize(s.w, bytes).unroll(s.w).unroll(s.o);
+}
+
+} // namespace qconv::schedules
