@@ -1,4 +1,4 @@
-#include "peaks.h"
+#include "tools/peaks.h"
 
 #include <algorithm>
 #include <chrono>

@@ -1,9 +1,10 @@
-#include "workloads.h"
+#include "tools/workloads.h"
 
 #include <charconv>
 #include <fstream>
 #include <map>
-#include <stdexcept>
+
+#include "tools/errors.h"
 
 namespace qconv::tools {
 namespace {
@@ -35,7 +36,7 @@ class Table {
         for (size_t i = 0; i < names.size(); i++)
             columns_.emplace(names[i], i);
         for (const char *name : {"name", "layer", "C_in", "C_out", "K", "stride", "pad", "dilation", "groups", "W_in"})
-            if (!columns_.count(name)) throw std::runtime_error(path.string() + ": line 1: no column '" + name + "'");
+            if (!columns_.count(name)) throw InputError(path.string() + ": line 1: no column '" + name + "'");
     }
 
     Workload row(const std::string &line, size_t number) {
@@ -66,8 +67,8 @@ class Table {
     std::string text(const char *column) const {
         const size_t i = columns_.at(column);
         if (i >= fields_.size())
-            throw std::runtime_error(where() + ": no field in column '" + column + "' (" +
-                                     std::to_string(fields_.size()) + " fields)");
+            throw InputError(where() + ": no field in column '" + column + "' (" + std::to_string(fields_.size()) +
+                             " fields)");
         return fields_[i];
     }
 
@@ -83,7 +84,7 @@ class Table {
     }
 
     [[noreturn]] void fail(const char *column, const std::string &allowed) const {
-        throw std::runtime_error(where() + ": column '" + column + "' is '" + text(column) + "'; " + allowed);
+        throw InputError(where() + ": column '" + column + "' is '" + text(column) + "'; " + allowed);
     }
 
     std::string where() const { return path_.string() + ": line " + std::to_string(number_); }
@@ -98,17 +99,16 @@ class Table {
 
 std::vector<Workload> read_workloads(const std::filesystem::path &csv) {
     std::ifstream file(csv);
-    if (!file) throw std::runtime_error(csv.string() + ": cannot be read");
+    if (!file) throw InputError(csv.string() + ": cannot be read");
     std::string line;
-    if (!std::getline(file, line))
-        throw std::runtime_error(csv.string() + ": is empty; the first line names the columns");
+    if (!std::getline(file, line)) throw InputError(csv.string() + ": is empty; the first line names the columns");
     Table table(csv, line);
     std::vector<Workload> rows;
     for (size_t number = 2; std::getline(file, line); number++) {
         if (line.empty() || line == "\r") continue;
         rows.push_back(table.row(line, number));
     }
-    if (rows.empty()) throw std::runtime_error(csv.string() + ": has no rows below the column names");
+    if (rows.empty()) throw InputError(csv.string() + ": has no rows below the column names");
     return rows;
 }
 

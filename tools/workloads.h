@@ -26,7 +26,7 @@ struct Workload {
     }
 };
 
-/// Reads a table. Columns are found by name, in any order; further columns are ignored. Throws std::runtime_error that
+/// Reads a table. Columns are found by name, in any order; further columns are ignored. Throws InputError that
 /// names the file, the line, the column, the value and what is allowed.
 std::vector<Workload> read_workloads(const std::filesystem::path &csv);
 
