@@ -1,0 +1,31 @@
+// The targets kernels are compiled for: short names, and what Halide calls them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace qconv::tools {
+
+struct TargetInfo {
+    std::string name;    // as in kernels.json, --target and the registry
+    std::string halide;  // Halide's target string
+    std::string summary; // what a CPU needs, in words
+};
+
+/// From the least to the most demanding.
+const std::vector<TargetInfo> &known_targets();
+
+/// Resolves a short name, "host" (the most demanding one this CPU supports) or one of the Halide strings above, its
+/// features in any order. Throws InputError with the nearest name otherwise.
+const TargetInfo &find_target(const std::string &text);
+
+/// find_target for each, without repeats, in the order given; "all" stands for every target.
+std::vector<TargetInfo> find_targets(const std::vector<std::string> &texts);
+
+/// Targets this CPU supports, from the least to the most demanding.
+std::vector<TargetInfo> supported_targets();
+
+/// Throws EnvironmentError naming the missing feature if this CPU cannot run kernels of `target`.
+void require_cpu_support(const TargetInfo &target);
+
+} // namespace qconv::tools

@@ -1,0 +1,68 @@
+#include "tools/text.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <numeric>
+
+namespace qconv::tools {
+namespace {
+
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+    std::vector<std::size_t> row(b.size() + 1);
+    std::iota(row.begin(), row.end(), std::size_t{0});
+    for (std::size_t i = 0; i < a.size(); i++) {
+        std::size_t diagonal = std::exchange(row[0], i + 1);
+        for (std::size_t j = 0; j < b.size(); j++) {
+            const std::size_t replaced = diagonal + (std::tolower(a[i]) != std::tolower(b[j]));
+            diagonal = row[j + 1];
+            row[j + 1] = std::min({replaced, row[j + 1] + 1, row[j] + 1});
+        }
+    }
+    return row.back();
+}
+
+} // namespace
+
+std::string nearest(std::string_view word, const std::vector<std::string> &candidates) {
+    std::string best;
+    std::size_t least = std::max<std::size_t>(2, word.size() / 2) + 1;
+    for (const std::string &candidate : candidates) {
+        const std::size_t distance = edit_distance(word, candidate);
+        if (distance < least && distance < candidate.size()) least = distance, best = candidate;
+    }
+    return best;
+}
+
+std::string did_you_mean(std::string_view word, const std::vector<std::string> &candidates) {
+    const std::string near = nearest(word, candidates);
+    return near.empty() ? "" : fmt::format("; did you mean '{}'?", near);
+}
+
+std::string join(const std::vector<std::string> &words, std::string_view separator) {
+    return fmt::format("{}", fmt::join(words, separator));
+}
+
+std::string identifier(std::string_view text) {
+    std::string out;
+    for (const char c : text) out += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
+    if (out.empty() || std::isdigit(static_cast<unsigned char>(out[0]))) out.insert(0, "_");
+    return out;
+}
+
+std::string human_bytes(std::uintmax_t bytes) {
+    if (bytes < 1024) return fmt::format("{} B", bytes);
+    const double kb = static_cast<double>(bytes) / 1024;
+    return kb < 1024 ? fmt::format("{:.1f} KB", kb) : fmt::format("{:.1f} MB", kb / 1024);
+}
+
+std::string human_seconds(double seconds) {
+    if (seconds < 1e-3) return fmt::format("{:.1f} us", seconds * 1e6);
+    if (seconds < 1) return fmt::format("{:.2f} ms", seconds * 1e3);
+    if (seconds < 90) return fmt::format("{:.1f} s", seconds);
+    const auto whole = static_cast<int64_t>(seconds);
+    return fmt::format("{} min {} s", whole / 60, whole % 60);
+}
+
+} // namespace qconv::tools

@@ -1,0 +1,29 @@
+// Small text helpers shared by the verbs.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace qconv::tools {
+
+/// The candidate with the least edit distance to `word`, or "" when none is close enough to be a misspelling.
+std::string nearest(std::string_view word, const std::vector<std::string> &candidates);
+
+/// "; did you mean 'x'?", or "" when nothing is near.
+std::string did_you_mean(std::string_view word, const std::vector<std::string> &candidates);
+
+/// "a, b, c".
+std::string join(const std::vector<std::string> &words, std::string_view separator = ", ");
+
+/// `text` as a C identifier: every other character becomes '_'; a leading digit gets one in front.
+std::string identifier(std::string_view text);
+
+/// "12.3 KB" and so on, in powers of 1024.
+std::string human_bytes(std::uintmax_t bytes);
+
+/// "3.2 us", "1.50 s", "2 min 5 s".
+std::string human_seconds(double seconds);
+
+} // namespace qconv::tools
