@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Makes the golden vectors of this folder with the real bitorch: forward.json/.bin and quantizers.json/.bin.
+"""Makes the golden vectors of this folder with the real bitorch: forward* and quantizers*.
 
-The committed files were made with bitorch 0.4.1, torch 1.13.1 (Debian's python3-torch, which calls itself 1.13.0a0) and numpy 1.24.2:
+The committed files were made with bitorch 0.4.1, numpy 1.24.2 and torch 1.13.1 (Debian's python3-torch, which calls
+itself 1.13.0a0):
 
     apt-get install python3-torch python3-venv
     /usr/bin/python3 -m venv --system-site-packages golden-venv
@@ -9,21 +10,20 @@ The committed files were made with bitorch 0.4.1, torch 1.13.1 (Debian's python3
     golden-venv/bin/pip install pandas==2.0.3 matplotlib==3.7.5 numpy==1.24.2      # bitorch imports both
     golden-venv/bin/python make_golden.py
 
-forward.json: {"format", "versions", "cases": [...]}; a case is
-    name       unique
-    layer      the layer in the layer-file format
-    mix        optional {"input_next", "input_mix", "weight_next", "weight_mix"}: a scheduled quantizer at one moment
+forward_layers.json is a layer file. forward.json describes a case for each of its layers, in the same order:
+    name       the layer's
     batch, width, width_out
     offset     first float of the case in forward.bin, where x, weight, bias (conv1d with bias) and y follow one another
     exact      every product and sum is a small multiple of 1/4, so any order of summation gives the same float
     magnitude  the largest sum of |q(x)| * |q(w)| over one output window: rounding error is relative to it
-quantizers.json: {"format", "versions", "cases": [...]}; a case is
-    name, quantizer (layer-file format), next and mix (scheduled ones), count
-    offset     first float in quantizers.bin, where the values, their quantized values and the surrogate gradient (for an
-               incoming gradient of 1) follow one another; a gradient is NaN where bitorch's is
+quantizers_layers.json is a layer file too: QConv1d layers of one channel and tap with identity weights, so that a layer
+with weight 1 is its input quantizer. quantizers.json describes a case for each:
+    name       the layer's
+    offset, count   first float in quantizers.bin, where count values, their quantized values and the surrogate gradient
+               (for an incoming gradient of 1) follow one another; a gradient is NaN where bitorch's is
 All numbers in the .bin files are float32, little-endian.
 
-Both files are functions of --seed alone. Values that weightdorefa would put within MARGIN of a rounding tie are drawn
+The files are functions of --seed alone. Values that weightdorefa would put within MARGIN of a rounding tie are drawn
 anew, so that no expected value hangs on the last bit of a tanh; exact ties come from exact inputs only.
 """
 
@@ -57,6 +57,11 @@ def spec(name, **parameters):
 def build(quantizer):
     """The bitorch module of a quantizer in the layer-file format."""
     name = quantizer["name"]
+    if name == "scheduled":
+        kind = {"mix_linear": MixLinearScheduling, "step": StepScheduling}[quantizer["procedure"]]
+        module = kind([build(q) for q in quantizer["quantizations"]], steps=1)
+        module.factor = quantizer["factor"]
+        return module
     if name == "progressive_sign":
         module = ProgressiveSign(use_global_scaling=False, alpha=quantizer.get("alpha"), beta=quantizer.get("beta"))
         module.scale = quantizer.get("scale", 0.0)
@@ -68,22 +73,8 @@ def build(quantizer):
     return {"identity": Identity, "sign": Sign, "approxsign": ApproxSign, "steheaviside": SteHeaviside}[name]()
 
 
-def mixed(quantization, following, mix):
-    """bitorch's mix_linear schedule of two quantizers, at factor `mix`."""
-    schedule = MixLinearScheduling([build(quantization), build(following)], steps=1)
-    schedule.factor = mix
-    return schedule
-
-
-def step_choice(quantizations, factor):
-    """Index of the quantizer that bitorch's step schedule uses at `factor`: found by running it."""
-    modules = [build(q) for q in quantizations]
-    schedule = StepScheduling(modules, steps=1)
-    schedule.factor = factor
-    probe = torch.linspace(-2, 2, 41)
-    picked = [i for i, m in enumerate(modules) if torch.equal(m(probe), schedule(probe))]
-    assert len(picked) == 1, picked
-    return picked[0]
+def scheduled(procedure, factor, *quantizations):
+    return spec("scheduled", procedure=procedure, factor=factor, quantizations=list(quantizations))
 
 
 def redraw_near_ties(values, bits, rng):
@@ -98,15 +89,17 @@ def redraw_near_ties(values, bits, rng):
         values[near] = rng.normal(size=int(near.sum())).astype(np.float32)
 
 
-def dorefa_bits(*quantizers):
-    return [q.get("bits", 1) for q in quantizers if q is not None and q["name"] == "weightdorefa"]
+def weightdorefa_bits(quantizer):
+    stages = [] if quantizer is None else quantizer.get("quantizations", [quantizer])
+    return [q.get("bits", 1) for q in stages if q["name"] == "weightdorefa"]
 
 
 def edge_values(quantizer):
-    """Values where a quantizer changes its mind, and extremes. weightdorefa and identity take finite moderate ones."""
+    """Values where a quantizer changes its mind, and extremes; finite and moderate ones where real values survive."""
     tiny = np.float32(1e-45)
-    values = [0.0, -0.0, 1.0, -1.0, tiny, -tiny, 1.1754944e-38, -1.1754944e-38, np.nextafter(np.float32(1), np.float32(2)),
-              np.nextafter(np.float32(-1), np.float32(-2)), 0.5, -0.5, 2.0, -2.0]
+    above_one = np.nextafter(np.float32(1), np.float32(2))
+    values = [0.0, -0.0, 1.0, -1.0, above_one, -above_one, tiny, -tiny, 1.1754944e-38, -1.1754944e-38, 0.5, -0.5, 2.0,
+              -2.0]
     name = quantizer["name"]
     if name in BINARY or (name == "progressive_sign" and not quantizer.get("training")):
         values += [math.inf, -math.inf, 3e38, -3e38, 1e-30, -1e-30]
@@ -119,22 +112,25 @@ def edge_values(quantizer):
 
 
 class Writer:
-    def __init__(self):
-        self.cases, self.chunks, self.count = [], [], 0
+    """Gathers layers, their cases and data; names must differ."""
 
-    def add(self, case, *arrays):
-        assert case["name"] not in {c["name"] for c in self.cases}, case["name"]
-        case["offset"] = self.count
+    def __init__(self):
+        self.layers, self.cases, self.chunks, self.count = [], [], [], 0
+
+    def add(self, layer, case, *arrays):
+        assert layer["name"] not in {c["name"] for c in self.cases}, layer["name"]
+        self.layers.append(layer)
+        self.cases.append({"name": layer["name"], **case, "offset": self.count})
         for array in arrays:
             self.chunks.append(np.ascontiguousarray(array, "<f4").ravel())
             self.count += self.chunks[-1].size
-        self.cases.append(case)
 
     def save(self, folder, stem, versions):
-        head = {"format": 1, "versions": versions}
-        lines = ",\n".join("  " + json.dumps(c) for c in self.cases)
-        text = json.dumps(head)[:-1] + ', "cases": [\n' + lines + "\n]}\n"
-        for name, data in ((stem + ".json", text.encode()), (stem + ".bin", np.concatenate(self.chunks).tobytes())):
+        lines = lambda rows: "[\n" + ",\n".join("  " + json.dumps(row) for row in rows) + "\n]}\n"
+        head = json.dumps({"format": 1, "versions": versions})[:-1]
+        for name, data in ((stem + "_layers.json", ('{"layers": ' + lines(self.layers)).encode()),
+                           (stem + ".json", (head + ', "cases": ' + lines(self.cases)).encode()),
+                           (stem + ".bin", np.concatenate(self.chunks).tobytes())):
             part = folder / (name + ".part")
             part.write_bytes(data)
             part.rename(folder / name)
@@ -151,7 +147,7 @@ def resolve_padding(padding, kernel_size, dilation):
     return list(padding) if isinstance(padding, list) else [padding, padding]
 
 
-def torch_layer(layer, mix):
+def torch_layer(layer):
     """The bitorch layer (or torch's Conv1d) of one case; `layer` is in the layer-file format."""
     kind, padding = layer["layer"], layer["padding"]
     args = dict(stride=layer["stride"], dilation=layer["dilation"], groups=layer["groups"],
@@ -159,11 +155,8 @@ def torch_layer(layer, mix):
     sizes = layer["in_channels"], layer["out_channels"], layer["kernel_size"]
     if kind == "conv1d":
         return torch.nn.Conv1d(*sizes, bias=layer["bias"], **args)
-    quantizers = {}
-    for side in ("input", "weight") if kind == "QConv1d" else ("weight",):
-        quantization = layer[side + "_quantization"]
-        quantizers[side + "_quantization"] = (mixed(quantization, mix[side + "_next"], mix[side + "_mix"])
-                                              if side + "_next" in mix else build(quantization))
+    quantizers = {side + "_quantization": build(layer[side + "_quantization"])
+                  for side in (("input", "weight") if kind == "QConv1d" else ("weight",))}
     module = (QConv1d if kind == "QConv1d" else QConv1d_NoAct)(*sizes, pad_value=layer["pad_value"] or None,
                                                                **args, **quantizers)
     module._pad_value = float(layer["pad_value"])  # the constructor turns 0 into -1; the layer itself pads with 0
@@ -186,9 +179,9 @@ class Forward:
     def __init__(self, rng, writer):
         self.rng, self.writer = rng, writer
 
-    def add(self, name, kind, geometry, input_q=None, weight_q=None, mix=None, edges=False, bias=False):
+    def add(self, name, kind, geometry, input_q=None, weight_q=None, edges=False, bias=False):
         """Runs one case. geometry: a row of GEOMETRIES."""
-        rng, mix = self.rng, mix or {}
+        rng = self.rng
         channels, out, kernel, width, batch, stride, padding, dilation, groups, pad_value = geometry
         layer = {"name": name, "layer": kind, "in_channels": channels, "out_channels": out, "kernel_size": kernel,
                  "stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
@@ -198,20 +191,19 @@ class Forward:
             layer["pad_value"], layer["weight_quantization"] = pad_value, weight_q
             if kind == "QConv1d":
                 layer["input_quantization"] = input_q
-        module = torch_layer(layer, mix)
+        module = torch_layer(layer)
 
         x = (rng.normal(size=(batch, channels, width)) * 0.7).astype(np.float32)
         if edges:
             edge = edge_values(input_q or spec("identity"))
             spots = rng.choice(x.size, size=min(x.size, 2 * edge.size), replace=False)
             x.flat[spots] = np.resize(edge, spots.size)
-        if input_q is not None:
-            for bits in dorefa_bits(input_q, mix.get("input_next")):
-                redraw_near_ties(x, bits, rng)
+        for bits in weightdorefa_bits(input_q):
+            redraw_near_ties(x, bits, rng)
         weight = rng.normal(size=(out, channels // groups, kernel)).astype(np.float32)
         if edges and weight_q is not None and weight.size > 4:
             weight.flat[rng.choice(weight.size, size=2, replace=False)] = np.array([0.0, -0.0], np.float32)
-        for bits in dorefa_bits(weight_q, mix.get("weight_next")):
+        for bits in weightdorefa_bits(weight_q):
             redraw_near_ties(weight, bits, rng)
 
         tx, tw = torch.from_numpy(x), torch.from_numpy(weight)
@@ -240,11 +232,8 @@ class Forward:
         error = (y.double() - precise).abs().max().item()
         assert error <= limit, (name, error, limit)
 
-        case = {"name": name, "layer": layer, "batch": batch, "width": width, "width_out": y.shape[2], "exact": exact,
-                "magnitude": magnitude}
-        if mix:
-            case["mix"] = mix
-        self.writer.add(case, *arrays, y.detach().numpy())
+        case = {"batch": batch, "width": width, "width_out": y.shape[2], "exact": exact, "magnitude": magnitude}
+        self.writer.add(layer, case, *arrays, y.detach().numpy())
 
 
 # channels, out, kernel, width, batch, stride, padding, dilation, groups, pad_value
@@ -294,26 +283,33 @@ NOACT_WEIGHTS = ([spec(b) for b in BINARY] + [spec("weightdorefa", bits=b) for b
                  + [spec("identity"), spec("inputdorefa", bits=2), spec("progressive_sign", scale=0.2, training=True),
                     spec("progressive_sign", scale=0.2)])
 
-MIXES = [  # input, weight, mix
-    (spec("identity"), spec("sign"), {"input_next": spec("sign"), "input_mix": 0.25}),
-    (spec("identity"), spec("sign"), {"input_next": spec("sign"), "input_mix": 1.0 / 3.0}),
-    (spec("sign"), spec("identity"), {"weight_next": spec("sign"), "weight_mix": 0.75}),
-    (spec("inputdorefa", bits=8), spec("sign"), {"input_next": spec("inputdorefa", bits=2), "input_mix": 0.5}),
-    (spec("sign"), spec("weightdorefa", bits=8), {"weight_next": spec("weightdorefa", bits=2), "weight_mix": 0.125}),
-    (spec("progressive_sign", scale=0.2, training=True), spec("weightdorefa", bits=4),
-     {"input_next": spec("steheaviside"), "input_mix": 0.9, "weight_next": spec("sign"), "weight_mix": 0.6}),
-]
+STEPS = (spec("identity"), spec("inputdorefa", bits=4), spec("sign"))
 
-STEPS = [spec("identity"), spec("inputdorefa", bits=4), spec("sign")]
+SCHEDULED_PAIRS = [
+    (scheduled("mix_linear", 0.25, spec("identity"), spec("sign")), spec("sign")),
+    (scheduled("mix_linear", 1.0 / 3.0, spec("identity"), spec("sign")), spec("sign")),
+    (spec("sign"), scheduled("mix_linear", 0.75, spec("identity"), spec("sign"))),
+    (scheduled("mix_linear", 0.5, spec("inputdorefa", bits=8), spec("inputdorefa", bits=2)), spec("sign")),
+    (spec("sign"), scheduled("mix_linear", 0.125, spec("weightdorefa", bits=8), spec("weightdorefa", bits=2))),
+    (scheduled("mix_linear", 0.9, spec("progressive_sign", scale=0.2, training=True), spec("steheaviside")),
+     scheduled("mix_linear", 0.6, spec("weightdorefa", bits=4), spec("sign"))),
+    (scheduled("mix_linear", 0.7, *STEPS), spec("sign")),
+    (scheduled("mix_linear", 1.0, *STEPS), spec("sign")),
+    (scheduled("step", 0.0, *STEPS), spec("sign")),
+    (scheduled("step", 0.5, *STEPS), spec("sign")),
+    (scheduled("step", 1.0, *STEPS), spec("sign")),
+]
 
 # Rows with a purpose of their own, run with the quantizers named in make_forward.
 SINGLE_COLUMN = [(c, 3, 3, 3, 1, 1, 0, 1, 1, -1.0) for c in (1, 2, 4, 31, 32, 63, 64, 96)]
 WIDE = [(256, 6, 3, 12, 1, 1, 2, 2, 1, -1.0), (130, 9, 1, 37, 2, 1, 0, 1, 1, 0.0), (16, 33, 9, 33, 1, 2, 4, 1, 1, 0.0),
-        (48, 17, 5, 97, 1, 1, "same", 1, 1, -1.0), (4, 4, 3, 300, 1, 1, [0, 2], 1, 1, -1.0), (3, 2, 2, 3, 3, 7, 6, 1, 1, 0.5),
-        (9, 9, 31, 32, 1, 1, "same", 1, 9, -1.0), (8, 24, 3, 16, 2, 1, 1, 1, 8, 1.0)]
+        (48, 17, 5, 97, 1, 1, "same", 1, 1, -1.0), (4, 4, 3, 300, 1, 1, [0, 2], 1, 1, -1.0),
+        (3, 2, 2, 3, 3, 7, 6, 1, 1, 0.5), (9, 9, 31, 32, 1, 1, "same", 1, 9, -1.0), (8, 24, 3, 16, 2, 1, 1, 1, 8, 1.0)]
 
 
 def label(quantizer):
+    if quantizer["name"] == "scheduled":
+        return f"{quantizer['procedure']}{quantizer['factor']:.3g}_" + "_".join(map(label, quantizer["quantizations"]))
     text = quantizer["name"].replace("_sign", "")
     for key in ("bits", "alpha", "beta", "scale"):
         if key in quantizer:
@@ -332,11 +328,8 @@ def make_forward(rng, writer):
             forward.add(f"noact_{label(b)}_{n}", "QConv1d_NoAct", next(geometries), None, b, edges=n == 1)
     for n in range(10):
         forward.add(f"conv1d_{n}", "conv1d", next(geometries), edges=n % 3 == 2, bias=n % 2 == 1)
-    for n, (a, b, mix) in enumerate(MIXES):
-        forward.add(f"mix_{n}", "QConv1d", next(geometries), a, b, mix=mix)
-    for factor in (0.0, 0.5, 1.0):
-        a = STEPS[step_choice(STEPS, factor)]
-        forward.add(f"step_{factor:g}_{label(a)}", "QConv1d", next(geometries), a, spec("sign"))
+    for a, b in SCHEDULED_PAIRS:
+        forward.add(f"qconv_{label(a)}_{label(b)}", "QConv1d", next(geometries), a, b)
     pairs = [(spec("sign"), spec("sign")), (spec("inputdorefa", bits=2), spec("sign")),
              (spec("inputdorefa", bits=8), spec("weightdorefa", bits=8)), (spec("identity"), spec("sign"))]
     for n, (geometry, (a, b)) in enumerate(zip(SINGLE_COLUMN + WIDE + WIDE, itertools.cycle(pairs))):
@@ -349,26 +342,25 @@ def make_forward(rng, writer):
 
 def make_quantizers(rng, writer):
     singles = ([spec(b) for b in BINARY] + [spec("identity"), spec("swishsign", beta=3.0)]
-               + [spec("inputdorefa", bits=b) for b in range(1, 9)] + [spec("weightdorefa", bits=b) for b in range(1, 9)]
+               + [spec("inputdorefa", bits=b) for b in range(1, 9)]
+               + [spec("weightdorefa", bits=b) for b in range(1, 9)]
                + [spec("progressive_sign", scale=s, training=True) for s in (0.0, 0.1, 0.25, 0.5, 1.0)]
-               + [spec("progressive_sign", scale=0.75, alpha=8, beta=10, training=True), spec("progressive_sign", scale=0.3)])
-    mixes = [(q, m["input_next"], m["input_mix"]) for q, _, m in MIXES if "input_next" in m]
-    mixes.append((spec("approxsign"), spec("swishsign"), 0.25))
-    for quantizer, following, mix in [(q, None, 0.0) for q in singles] + mixes:
+               + [spec("progressive_sign", scale=0.75, alpha=8, beta=10, training=True),
+                  spec("progressive_sign", scale=0.3)])
+    mixes = [a for a, _ in SCHEDULED_PAIRS if a["name"] == "scheduled"]
+    mixes.append(scheduled("mix_linear", 0.25, spec("approxsign"), spec("swishsign")))
+    for quantizer in singles + mixes:
         values = np.concatenate([edge_values(quantizer), (rng.normal(size=96) * 0.8).astype(np.float32),
                                  np.linspace(-1.5, 1.5, 49, dtype=np.float32)])
-        for bits in dorefa_bits(quantizer, following):
+        for bits in weightdorefa_bits(quantizer):
             redraw_near_ties(values, bits, rng)
         x = torch.from_numpy(values.copy()).requires_grad_(True)
-        module = build(quantizer) if following is None else mixed(quantizer, following, mix)
-        q = module(x)
+        q = build(quantizer)(x)
         with contextlib.redirect_stdout(io.StringIO()):  # steheaviside's backward prints
             q.backward(torch.ones_like(q))
-        name = label(quantizer) if following is None else f"mix_{label(quantizer)}_{label(following)}_{mix:.3g}"
-        case = {"name": name, "quantizer": quantizer, "count": values.size}
-        if following is not None:
-            case.update({"next": following, "mix": mix})
-        writer.add(case, values, q.detach().numpy(), x.grad.numpy())
+        layer = {"name": label(quantizer), "layer": "QConv1d", "in_channels": 1, "out_channels": 1, "kernel_size": 1,
+                 "input_quantization": quantizer, "weight_quantization": "identity"}
+        writer.add(layer, {"count": values.size}, values, q.detach().numpy(), x.grad.numpy())
 
 
 def main():

@@ -1,0 +1,150 @@
+// Every golden vector of tests/golden, made by the real bitorch, on every target this CPU supports.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "qconv/qconv.h"
+#include "support/catch.h"
+#include "tools/layer_file.h"
+
+namespace {
+
+using qconv::tools::LayerSpec;
+using Json = nlohmann::json;
+
+#ifndef QCONV_GOLDEN_DIR
+#define QCONV_GOLDEN_DIR QCONV_TEST_DATA "/golden"
+#endif
+
+struct Golden {
+    std::vector<LayerSpec> layers;
+    Json cases;
+    std::vector<float> data;
+};
+
+/// The three files of one stem; make_golden.py says what they hold.
+Golden read_golden(const std::string &stem) {
+    const std::filesystem::path folder = QCONV_GOLDEN_DIR;
+    Golden golden;
+    golden.layers = qconv::tools::read_layer_file(folder / (stem + "_layers.json"));
+    golden.cases = Json::parse(std::ifstream(folder / (stem + ".json"))).at("cases");
+    const std::filesystem::path numbers = folder / (stem + ".bin");
+    golden.data.resize(std::filesystem::file_size(numbers) / sizeof(float));
+    std::ifstream(numbers, std::ios::binary)
+        .read(reinterpret_cast<char *>(golden.data.data()),
+              static_cast<std::streamsize>(golden.data.size() * sizeof(float)));
+    REQUIRE(golden.cases.size() == golden.layers.size());
+    return golden;
+}
+
+std::vector<std::string> runnable_targets() {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    std::set<std::string> targets;
+    for (size_t i = 0; i < qconv_kernel_count(); i++) {
+        const char *target = qconv_kernel_at(i)->target;
+        if (qconv_cpu_supports(target, nullptr)) targets.insert(target);
+    }
+    REQUIRE_FALSE(targets.empty());
+    return {targets.begin(), targets.end()};
+}
+
+/// Output of a layer on one target, or with its kernel of choice where the target is empty.
+std::vector<float> run(qconv_layer_config config, const std::string &target, const float *weight, const float *bias,
+                       const float *x, int64_t batch, int64_t width, int64_t width_out) {
+    const std::string kernel = "@" + target;
+    if (!target.empty()) config.kernel = kernel.c_str();
+    qconv_layer *created = nullptr;
+    const qconv_status status = qconv_layer_create(&config, weight, bias, &created);
+    INFO(qconv_last_error());
+    REQUIRE(status == QCONV_OK);
+    const std::unique_ptr<qconv_layer, void (*)(qconv_layer *)> layer(created, qconv_layer_destroy);
+    if (!target.empty()) REQUIRE(qconv_layer_kernel(layer.get())->target == target);
+    int64_t columns = 0;
+    REQUIRE(qconv_layer_width_out(layer.get(), width, &columns) == QCONV_OK);
+    REQUIRE(columns == width_out);
+    std::vector<float> y(static_cast<size_t>(batch * config.out_channels * columns), std::nanf(""));
+    REQUIRE(qconv_layer_forward(layer.get(), x, batch, width, y.data(), nullptr, 0) == QCONV_OK);
+    return y;
+}
+
+/// Index of the value furthest outside its tolerance, or -1.
+template <typename Tolerance>
+int64_t worst(const std::vector<float> &y, const float *expected, Tolerance tolerance) {
+    int64_t at = -1;
+    double excess = 0;
+    for (size_t i = 0; i < y.size(); i++) {
+        const double over = std::abs(double{y[i]} - double{expected[i]}) - tolerance(expected[i]);
+        if (over <= excess && !std::isnan(y[i])) continue;
+        at = static_cast<int64_t>(i);
+        if (std::isnan(y[i])) break;
+        excess = over;
+    }
+    return at;
+}
+
+TEST_CASE("Layers give bitorch's outputs", "[golden]") {
+    const Golden golden = read_golden("forward");
+    REQUIRE(golden.layers.size() >= 120);
+    std::vector<std::string> targets = runnable_targets();
+    targets.emplace_back(); // the registry's own choice
+    for (size_t n = 0; n < golden.layers.size(); n++) {
+        const LayerSpec &layer = golden.layers[n];
+        const qconv_layer_config &config = layer.config;
+        const Json &facts = golden.cases[n];
+        REQUIRE(facts.at("name") == layer.name);
+        const auto batch = facts.at("batch").get<int64_t>();
+        const auto width = facts.at("width").get<int64_t>();
+        const auto width_out = facts.at("width_out").get<int64_t>();
+        const int64_t window = config.in_channels / config.groups * config.kernel_size;
+
+        const float *x = golden.data.data() + facts.at("offset").get<int64_t>();
+        const float *weight = x + batch * config.in_channels * width;
+        const float *bias = layer.bias ? weight + config.out_channels * window : nullptr;
+        const float *expected = weight + config.out_channels * window + (layer.bias ? config.out_channels : 0);
+
+        // Two sums of `window` products in different orders, each operand up to a few roundings from exact.
+        const bool exact = facts.at("exact").get<bool>();
+        const double limit = exact ? 0.0
+                                   : 2 * (static_cast<double>(window) + 8) * std::ldexp(1.0, -24) *
+                                         facts.at("magnitude").get<double>();
+        for (const std::string &target : targets) {
+            INFO(layer.name << " on " << (target.empty() ? "the best kernel" : target));
+            const std::vector<float> y = run(config, target, weight, bias, x, batch, width, width_out);
+            const int64_t at = worst(y, expected, [&](float) { return limit; });
+            INFO("at " << at << ": " << (at < 0 ? 0.0F : y[static_cast<size_t>(at)]) << ", bitorch "
+                       << (at < 0 ? 0.0F : expected[at]) << ", tolerance " << limit);
+            CHECK(at == -1);
+        }
+    }
+}
+
+TEST_CASE("Quantizers give bitorch's values", "[golden]") {
+    const Golden golden = read_golden("quantizers");
+    const float one = 1;
+    for (size_t n = 0; n < golden.layers.size(); n++) {
+        const LayerSpec &layer = golden.layers[n];
+        const auto count = golden.cases[n].at("count").get<int64_t>();
+        const float *values = golden.data.data() + golden.cases[n].at("offset").get<int64_t>();
+        const float *expected = values + count;
+        for (const std::string &target : runnable_targets()) {
+            INFO(layer.name << " on " << target);
+            const std::vector<float> y = run(layer.config, target, &one, nullptr, values, 1, count, count);
+            // Four roundings of a value of this size, or of 1 where two such values are subtracted.
+            const int64_t at = worst(y, expected, [](float v) {
+                return 4 * std::ldexp(std::max(1.0, std::abs(double{v})), -24);
+            });
+            INFO("at " << at << ": " << (at < 0 ? 0.0F : y[static_cast<size_t>(at)]) << ", bitorch "
+                       << (at < 0 ? 0.0F : expected[at]) << ", value " << (at < 0 ? 0.0F : values[at]));
+            CHECK(at == -1);
+        }
+    }
+}
+
+} // namespace
