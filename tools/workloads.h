@@ -29,6 +29,8 @@ struct Workload {
 /// Reads a table. Columns are found by name, in any order; further columns are ignored. Throws InputError that
 /// names the file, the line, the column, the value and what is allowed.
 std::vector<Workload> read_workloads(const std::filesystem::path &csv);
+/// The table that is built in: bench/workloads.csv.
+std::vector<Workload> builtin_workloads();
 
 /// Copies the shape into a layer configuration.
 void set_shape(const Workload &workload, qconv_layer_config &config);
