@@ -3,6 +3,8 @@ include(Catch)
 
 file(GLOB cpp_tests CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/*.cpp" "${PROJECT_SOURCE_DIR}/tests/support/*.cpp")
 if(cpp_tests)
+    # The golden cases come as a layer file.
+    list(APPEND cpp_tests tools/layer_file.cpp tools/json_object.cpp tools/text.cpp tools/files.cpp)
     add_executable(qconv_tests ${cpp_tests})
     target_include_directories(qconv_tests PRIVATE "${PROJECT_SOURCE_DIR}" "${PROJECT_SOURCE_DIR}/runtime"
                                                    "${PROJECT_SOURCE_DIR}/tests")
