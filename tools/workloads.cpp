@@ -1,10 +1,13 @@
 #include "tools/workloads.h"
 
 #include <charconv>
-#include <fstream>
 #include <map>
+#include <sstream>
+#include <utility>
 
+#include "tools/embedded.h"
 #include "tools/errors.h"
+#include "tools/files.h"
 
 namespace qconv::tools {
 namespace {
@@ -31,12 +34,12 @@ std::vector<std::string> split_csv(const std::string &line) {
 
 class Table {
   public:
-    Table(const std::filesystem::path &path, const std::string &header) : path_(path) {
+    Table(std::string file, const std::string &header) : file_(std::move(file)) {
         const std::vector<std::string> names = split_csv(header);
         for (size_t i = 0; i < names.size(); i++)
             columns_.emplace(names[i], i);
         for (const char *name : {"name", "layer", "C_in", "C_out", "K", "stride", "pad", "dilation", "groups", "W_in"})
-            if (!columns_.count(name)) throw InputError(path.string() + ": line 1: no column '" + name + "'");
+            if (!columns_.count(name)) throw InputError(file_ + ": line 1: no column '" + name + "'");
     }
 
     Workload row(const std::string &line, size_t number) {
@@ -87,29 +90,37 @@ class Table {
         throw InputError(where() + ": column '" + column + "' is '" + text(column) + "'; " + allowed);
     }
 
-    std::string where() const { return path_.string() + ": line " + std::to_string(number_); }
+    std::string where() const { return file_ + ": line " + std::to_string(number_); }
 
-    std::filesystem::path path_;
+    std::string file_;
     std::map<std::string, size_t> columns_;
     std::vector<std::string> fields_;
     size_t number_ = 1;
 };
 
-}  // namespace
-
-std::vector<Workload> read_workloads(const std::filesystem::path &csv) {
-    std::ifstream file(csv);
-    if (!file) throw InputError(csv.string() + ": cannot be read");
+std::vector<Workload> parse(std::istream &stream, const std::string &file) {
     std::string line;
-    if (!std::getline(file, line)) throw InputError(csv.string() + ": is empty; the first line names the columns");
-    Table table(csv, line);
+    if (!std::getline(stream, line)) throw InputError(file + ": is empty; the first line names the columns");
+    Table table(file, line);
     std::vector<Workload> rows;
-    for (size_t number = 2; std::getline(file, line); number++) {
+    for (size_t number = 2; std::getline(stream, line); number++) {
         if (line.empty() || line == "\r") continue;
         rows.push_back(table.row(line, number));
     }
-    if (rows.empty()) throw InputError(csv.string() + ": has no rows below the column names");
+    if (rows.empty()) throw InputError(file + ": has no rows below the column names");
     return rows;
+}
+
+}  // namespace
+
+std::vector<Workload> read_workloads(const std::filesystem::path &csv) {
+    std::istringstream stream(read_text(csv));
+    return parse(stream, csv.string());
+}
+
+std::vector<Workload> builtin_workloads() {
+    std::istringstream stream{std::string(embedded_workloads_csv)};
+    return parse(stream, "workloads.csv");
 }
 
 void set_shape(const Workload &w, qconv_layer_config &config) {
