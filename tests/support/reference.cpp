@@ -7,12 +7,12 @@
 namespace qconv::reference {
 namespace {
 
-constexpr double kUnit = 0x1p-24; // half the spacing of float32 just above 1
+constexpr double kUnit = 0x1p-24;  // half the spacing of float32 just above 1
 
 /// A quantized tensor: value = level / top. When `integer`, every level is an integer; else top is 1.
 struct Quantized {
     std::vector<double> level;
-    std::vector<double> magnitude; // |value|, or the larger sum of absolute values that a mix has passed through
+    std::vector<double> magnitude;  // sum of the absolute values that were added up to reach value: see magnitude()
     double top = 1;
     bool integer = false;
 };
@@ -21,47 +21,53 @@ struct Quantized {
 float quantize_value(const qconv_quantizer &q, float v, float tensor_max) {
     const float m = static_cast<float>((1 << q.bits) - 1);
     switch (q.kind) {
-    case QCONV_SIGN:
-    case QCONV_APPROXSIGN:
-    case QCONV_SWISHSIGN:
-        return v >= 0.0f ? 1.0f : -1.0f;
-    case QCONV_STEHEAVISIDE:
-        return v > 0.0f ? 1.0f : -1.0f;
-    case QCONV_INPUTDOREFA: {
-        const float clamped = std::min(std::max(v, 0.0f), 1.0f);
-        return std::nearbyintf(clamped * m) / m; // the default rounding mode is half to even
-    }
-    case QCONV_WEIGHTDOREFA: {
-        const float adjusted = std::tanh(v) / (2.0f * tensor_max) + 0.5f;
-        return 2.0f * (std::nearbyintf(adjusted * m) / m) - 1.0f;
-    }
-    case QCONV_PROGRESSIVE_SIGN: {
-        if (q.training == 0) return v >= 0.0f ? 1.0f : -1.0f;
-        const double temperature =
-            1.0 - std::pow(double{q.alpha}, -double{q.beta} * double{q.scale});
-        const float divisor = static_cast<float>(std::max(1.0 - temperature, 1e-7));
-        return std::min(std::max(v / divisor, -1.0f), 1.0f);
-    }
-    default:
-        return v;
+        case QCONV_SIGN:
+        case QCONV_APPROXSIGN:
+        case QCONV_SWISHSIGN:
+            return v >= 0.0f ? 1.0f : -1.0f;
+        case QCONV_STEHEAVISIDE:
+            return v > 0.0f ? 1.0f : -1.0f;
+        case QCONV_INPUTDOREFA: {
+            const float clamped = std::min(std::max(v, 0.0f), 1.0f);
+            return std::nearbyintf(clamped * m) / m;  // the default rounding mode is half to even
+        }
+        case QCONV_WEIGHTDOREFA: {
+            const float adjusted = std::tanh(v) / (2.0f * tensor_max) + 0.5f;
+            return 2.0f * (std::nearbyintf(adjusted * m) / m) - 1.0f;
+        }
+        case QCONV_PROGRESSIVE_SIGN: {
+            if (q.training == 0) return v >= 0.0f ? 1.0f : -1.0f;
+            const double temperature = 1.0 - std::pow(double{q.alpha}, -double{q.beta} * double{q.scale});
+            const float divisor = static_cast<float>(std::max(1.0 - temperature, 1e-7));
+            return std::min(std::max(v / divisor, -1.0f), 1.0f);
+        }
+        default:
+            return v;
     }
 }
 
 bool is_binary(const qconv_quantizer &q) {
     switch (q.kind) {
-    case QCONV_SIGN:
-    case QCONV_APPROXSIGN:
-    case QCONV_SWISHSIGN:
-    case QCONV_STEHEAVISIDE:
-        return true;
-    case QCONV_PROGRESSIVE_SIGN:
-        return q.training == 0;
-    default:
-        return false;
+        case QCONV_SIGN:
+        case QCONV_APPROXSIGN:
+        case QCONV_SWISHSIGN:
+        case QCONV_STEHEAVISIDE:
+            return true;
+        case QCONV_PROGRESSIVE_SIGN:
+            return q.training == 0;
+        default:
+            return false;
     }
 }
 
-bool is_dorefa(const qconv_quantizer &q) { return q.kind == QCONV_INPUTDOREFA || q.kind == QCONV_WEIGHTDOREFA; }
+bool is_dorefa(const qconv_quantizer &q) {
+    return q.kind == QCONV_INPUTDOREFA || q.kind == QCONV_WEIGHTDOREFA;
+}
+
+/// What the roundings inside a quantizer are relative to: weightdorefa ends in 2t - 1, whose operands outgrow it.
+double magnitude(const qconv_quantizer &q, double value) {
+    return q.kind == QCONV_WEIGHTDOREFA ? (value + 1) + 1 : std::abs(value);
+}
 
 Quantized quantize_tensor(qconv_quantizer first, const qconv_quantizer &next, float mix, std::span<const float> v) {
     if (mix == 1.0f) first = next;
@@ -79,11 +85,12 @@ Quantized quantize_tensor(qconv_quantizer first, const qconv_quantizer &next, fl
         if (mixed) {
             const double other = quantize(next, value, tensor_max);
             result.level.push_back((1.0 - double{mix}) * q + double{mix} * other);
-            result.magnitude.push_back((1.0 - double{mix}) * std::abs(q) + double{mix} * std::abs(other));
+            result.magnitude.push_back((1.0 - double{mix}) * magnitude(first, q) +
+                                       double{mix} * magnitude(next, other));
         } else {
             // q is within one float32 rounding of level / top, so that this finds the level itself.
             result.level.push_back(result.integer ? std::nearbyint(q * result.top) : q);
-            result.magnitude.push_back(std::abs(q));
+            result.magnitude.push_back(magnitude(first, q));
         }
     }
     return result;
@@ -103,15 +110,15 @@ bool exact_in_float(const qconv_layer_config &config, const Quantized &x, const 
 }
 
 struct Sums {
-    std::vector<double> dot;       // sum of level products, taps inside x
-    std::vector<double> outside;   // sum of weight levels of the taps outside x
-    std::vector<double> magnitude; // sum of absolute products, taps inside and outside; empty unless asked for
-    std::vector<double> reach;     // nonzero where some tap is outside
+    std::vector<double> dot;        // sum of level products, taps inside x
+    std::vector<double> outside;    // sum of weight levels of the taps outside x
+    std::vector<double> magnitude;  // sum of absolute products, taps inside and outside; empty unless asked for
+    std::vector<double> reach;      // nonzero where some tap is outside
 };
 
 /// All sums of one output row: x rows [channels, width] and the weights [channels, kernel_size] of one output channel.
 class RowSums {
-public:
+  public:
     RowSums(const qconv_layer_config &config, int64_t width, std::span<const int64_t> positions)
         : config_(config), width_(width), positions_(positions) {}
 
@@ -143,7 +150,7 @@ public:
         }
     }
 
-private:
+  private:
     int64_t column(int64_t k, int64_t position) const {
         return position * config_.stride + k * config_.dilation - config_.pad_left;
     }
@@ -205,8 +212,8 @@ Expected evaluate(const qconv_layer_config &config, qconv_path path, const float
             rows.compute(x.level.data() + x_at, x.magnitude.data() + x_at, w.level.data() + o * terms,
                          w.magnitude.data() + o * terms, want_magnitude, sums);
             const double offset = bias != nullptr ? double{bias[o]} : 0.0;
-            const double w_sum = std::accumulate(w.magnitude.begin() + o * terms,
-                                                 w.magnitude.begin() + (o + 1) * terms, 0.0);
+            const double w_sum =
+                std::accumulate(w.magnitude.begin() + o * terms, w.magnitude.begin() + (o + 1) * terms, 0.0);
             for (size_t j = 0; j < positions.size(); ++j) {
                 const double y = sums.dot[j] / (x.top * w.top) + pad * sums.outside[j] / w.top + offset;
                 result.y.push_back(y);
@@ -225,11 +232,12 @@ Expected evaluate(const qconv_layer_config &config, qconv_path path, const float
     return result;
 }
 
-} // namespace
+}  // namespace
 
 float max_abs_tanh(std::span<const float> tensor) {
     float largest = 0.0f;
-    for (const float v : tensor) largest = std::max(largest, std::abs(std::tanh(v)));
+    for (const float v : tensor)
+        largest = std::max(largest, std::abs(std::tanh(v)));
     return largest;
 }
 
@@ -238,8 +246,7 @@ double quantize(const qconv_quantizer &quantizer, float v, float tensor_max) {
 }
 
 int64_t width_out(const qconv_layer_config &config, int64_t width) {
-    const int64_t room =
-        width + config.pad_left + config.pad_right - config.dilation * (config.kernel_size - 1) - 1;
+    const int64_t room = width + config.pad_left + config.pad_right - config.dilation * (config.kernel_size - 1) - 1;
     return room < 0 ? 0 : room / config.stride + 1;
 }
 
@@ -268,4 +275,4 @@ int64_t first_mismatch(const Expected &expected, const float *y) {
     return -1;
 }
 
-} // namespace qconv::reference
+}  // namespace qconv::reference
