@@ -35,7 +35,7 @@ def arguments():
     p.add_argument("--rounds", type=int, default=0, help="turns each side takes on a row (default 5, quick 3)")
     p.add_argument("--seconds", type=float, default=0, help="time of one turn (default 0.08, quick 0.03)")
     p.add_argument("--core", type=int, default=None, help="the CPU to run on (default: the last allowed one)")
-    p.add_argument("--qconvc", type=Path, default=ROOT / "build" / "release" / "qconvc")
+    p.add_argument("--qconvc", type=Path, default=ROOT / "build" / "release" / "bin" / "qconvc")
     p.add_argument("--bench-arguments", default="", metavar="TEXT",
                    help="further arguments of qconvc bench, for instance '--target avx2'")
     p.add_argument("--rivals-only", action="store_true", help="time the rivals without qconv")
@@ -80,7 +80,8 @@ class Ours:
     """`qconvc bench --serve`: one JSON line in, one out."""
 
     def __init__(self, a, pair):
-        left, _, weight = pair.partition("/")
+        # "inputdorefa2" is "inputdorefa(2)" to qconvc.
+        left, weight = (re.sub(r"(\d+)$", r"(\1)", name) for name in pair.split("/"))
         command = [str(a.qconvc), "bench", str(a.workloads), "--serve"]
         command += ["--layer", "QConv1d_NoAct"] if left == "NoAct" else ["--input-quantization", left]
         command += ["--weight-quantization", weight, "--threads", "1", *a.bench_arguments.split()]
