@@ -2,11 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <set>
 #include <sstream>
 
-#include "qconv/qconv.h"
 #include "tools/errors.h"
 #include "tools/text.h"
 
@@ -28,8 +26,6 @@ std::pair<std::string, std::set<std::string>> split_halide_target(const std::str
     return {base, features};
 }
 
-bool supported(const TargetInfo &target) { return qconv_cpu_supports(target.name.c_str(), nullptr) != 0; }
-
 } // namespace
 
 const std::vector<TargetInfo> &known_targets() {
@@ -48,50 +44,16 @@ const std::vector<TargetInfo> &known_targets() {
 
 const TargetInfo &find_target(const std::string &text) {
     const auto &targets = known_targets();
-    if (text == "host") {
-        const auto best = std::find_if(targets.rbegin(), targets.rend(), supported);
-        if (best == targets.rend()) throw EnvironmentError("--target host: this CPU lacks even SSE4.1");
-        return *best;
-    }
     const auto wanted = split_halide_target(text);
-    std::vector<std::string> names = {"host", "all"};
+    std::vector<std::string> names = {"host", "all"}, short_names;
     for (const TargetInfo &target : targets) {
         if (text == target.name || wanted == split_halide_target(target.halide)) return target;
-        names.push_back(target.name);
+        names.push_back(target.name), short_names.push_back(target.name);
     }
     for (const TargetInfo &target : targets) names.push_back(target.halide);
     throw InputError(fmt::format("--target '{}' is unknown{}; allowed: host, all, {}, or the Halide target string of one "
                                  "of them (qconvc list targets)",
-                                 text, did_you_mean(text, names), "sse41, avx2, avx512, avx512_zen4"));
-}
-
-std::vector<TargetInfo> find_targets(const std::vector<std::string> &texts) {
-    std::vector<TargetInfo> found;
-    const auto add = [&](const TargetInfo &target) {
-        const auto same = [&](const TargetInfo &other) { return other.name == target.name; };
-        if (std::none_of(found.begin(), found.end(), same)) found.push_back(target);
-    };
-    for (const std::string &text : texts) {
-        if (text == "all") {
-            std::for_each(known_targets().begin(), known_targets().end(), add);
-        } else {
-            add(find_target(text));
-        }
-    }
-    return found;
-}
-
-std::vector<TargetInfo> supported_targets() {
-    std::vector<TargetInfo> found;
-    std::copy_if(known_targets().begin(), known_targets().end(), std::back_inserter(found), supported);
-    return found;
-}
-
-void require_cpu_support(const TargetInfo &target) {
-    const char *missing = "";
-    if (qconv_cpu_supports(target.name.c_str(), &missing)) return;
-    throw EnvironmentError(
-        fmt::format("--target {}: this CPU cannot run its kernels, it lacks {}", target.name, missing));
+                                 text, did_you_mean(text, names), join(short_names)));
 }
 
 } // namespace qconv::tools

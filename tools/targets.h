@@ -15,11 +15,14 @@ struct TargetInfo {
 /// From the least to the most demanding.
 const std::vector<TargetInfo> &known_targets();
 
-/// Resolves a short name, "host" (the most demanding one this CPU supports) or one of the Halide strings above, its
-/// features in any order. Throws InputError with the nearest name otherwise.
+/// Resolves a short name or one of the Halide strings above, its features in any order. Throws InputError with the
+/// nearest name otherwise.
 const TargetInfo &find_target(const std::string &text);
 
-/// find_target for each, without repeats, in the order given; "all" stands for every target.
+// What follows looks at this CPU (cpu_targets.cpp).
+
+/// find_target for each, without repeats, in the order given. "host" stands for the most demanding target this CPU
+/// supports, "all" for every target.
 std::vector<TargetInfo> find_targets(const std::vector<std::string> &texts);
 
 /// Targets this CPU supports, from the least to the most demanding.

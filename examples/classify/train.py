@@ -19,10 +19,11 @@ The committed files were made so, with torch 1.13.1 (Debian's python3-torch). Th
 
 Recordings differ in length; a training batch holds recordings of one length, so nothing is ever padded by hand.
 
-A quantizer is a step: an input within rounding error of a step may fall on either side of it in two programs that add in
-different orders, and both are right. So that the demo can demand identical predictions, the training ends by moving each
-batch norm's shift a little (at most NUDGE) to where no activation of the test recordings lies near a step. Labels play no
-part in it; the accuracy before and after is printed. bitorch's predictions are made after it, with the very same weights.
+A quantizer is a step: an input within rounding error of a step may fall on either side of it in two programs that add
+in different orders, and both are right. So that the demo can demand identical predictions, the training ends by moving
+each batch norm's shift a little (at most NUDGE) to where no activation of the test recordings lies near a step. Labels
+play no part in it; the accuracy before and after is printed. bitorch's predictions are made after it, with the same
+weights.
 """
 
 import argparse
@@ -74,7 +75,8 @@ class Network(nn.Module):
     def __init__(self):
         super().__init__()
         classes = {"conv1d": nn.Conv1d, "QConv1d": QConv1d, "QConv1d_NoAct": QConv1d_NoAct}
-        quantizers = {"sign": Sign, "inputdorefa": lambda: InputDoReFa(BITS), "weightdorefa": lambda: WeightDoReFa(BITS)}
+        quantizers = {"sign": Sign, "inputdorefa": lambda: InputDoReFa(BITS),
+                      "weightdorefa": lambda: WeightDoReFa(BITS)}
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
         for layer in LAYERS:
             extra = {"dilation": layer.get("dilation", 1)}
@@ -90,7 +92,7 @@ class Network(nn.Module):
         self.linear = nn.Linear(WIDE, SPEAKERS)
 
     def activations(self, x):
-        """What enters each step: [before conv1's sign, before conv2's sign, before conv4's rounding], and h at the end."""
+        """What enters the signs of conv1 and conv2 and the rounding of conv4, by the norm it leaves; and the last h."""
         block = lambda n, v: self.norms[n](self.convs[n](v))
         h0 = block(0, x)
         h1 = block(1, h0) + h0
@@ -170,7 +172,7 @@ def move_off_steps(model, recordings):
 
 
 def move_weights_off_ties(weight):
-    """The same for the weights that weightdorefa would round within 1e-4 of a tie: a tanh may differ in its last bit."""
+    """The same for weights that weightdorefa would round within 1e-4 of a tie: a tanh may differ in its last bit."""
     while True:
         t = np.tanh(weight.detach().numpy().astype(np.float64))
         level = (t / (2 * np.abs(t).max()) + 0.5) * (2**BITS - 1)

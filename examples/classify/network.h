@@ -1,0 +1,44 @@
+// The network of layers.json with everything between its convolutions, which train.py describes.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "qconv/qconv.hpp"
+
+/// Channels x frames, row after row.
+struct Signal {
+    int64_t channels = 0, frames = 0;
+    std::vector<float> values;
+};
+
+/// A convolution and the batch norm after it.
+struct Block {
+    std::string name;
+    qconv::Layer conv;
+    std::vector<float> scale, shift;
+
+    /// out = conv(in) * scale + shift, for each channel; `out` keeps its memory from call to call.
+    void run(const Signal &in, Signal &out) const;
+};
+
+class Network {
+public:
+    static constexpr int64_t kCoefficients = 12, kSpeakers = 9;
+
+    /// Reads the weights below `folder`. `kernel` as in qconv_layer_config: "@avx2", or null for the registry's choice.
+    Network(const std::filesystem::path &folder, const char *kernel);
+
+    /// One recording, [12, frames], to one number a speaker. For one thread at a time: it keeps its signals.
+    std::array<float, kSpeakers> classify(const float *recording, int64_t frames);
+
+    const std::vector<Block> &blocks() const { return blocks_; }
+
+private:
+    std::vector<Block> blocks_;
+    std::vector<float> linear_weight_, linear_bias_;
+    Signal input_, h_, next_;
+};

@@ -1,0 +1,184 @@
+#include "tools/compiler.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <map>
+#include <set>
+#include <tuple>
+
+#include "runtime/select.h"
+#include "tools/archive.h"
+#include "tools/embedded.h"
+#include "tools/errors.h"
+#include "tools/files.h"
+#include "tools/kernel_table.h"
+#include "tools/progress.h"
+#include "tools/text.h"
+#include "tools/worker_pool.h"
+
+namespace qconv::tools {
+namespace fs = std::filesystem;
+namespace {
+
+ShapeConstants shape_of(const qconv_layer_config &config) {
+    return {config.in_channels, config.out_channels, config.kernel_size, config.stride, config.dilation, config.groups};
+}
+
+auto key_of(const ShapeConstants &s) {
+    return std::tuple(s.in_channels, s.out_channels, s.kernel_size, s.stride, s.dilation, s.groups);
+}
+
+/// "x86-64-linux" of a Halide target string.
+std::string platform(const TargetInfo &target) {
+    std::size_t dashes = 0;
+    const auto end = std::find_if(target.halide.begin(), target.halide.end(),
+                                  [&](char c) { return c == '-' && ++dashes == 3; });
+    return std::string(target.halide.begin(), end);
+}
+
+/// Chooses kernels and shares them among layers of one shape.
+void plan(const std::vector<LayerSpec> &layers, const CompileOptions &options, Compiled &compiled) {
+    const std::vector<KernelRow> list = parse_kernel_list(embedded_kernels_json);
+    std::set<std::string> functions;
+    for (const TargetInfo &target : options.targets) {
+        std::map<std::pair<std::string, decltype(key_of({}))>, std::size_t> known;
+        std::vector<std::size_t> &choice = compiled.choice.emplace_back();
+        for (const LayerSpec &layer : layers) {
+            check_interrupt();
+            const KernelRow &row = choose_kernel(list, layer, target);
+            const ShapeConstants shape = shape_of(layer.config);
+            const auto [place, fresh] = known.try_emplace({row.name, key_of(shape)}, compiled.kernels.size());
+            choice.push_back(place->second);
+            if (!fresh) continue;
+            const std::string base = identifier(fmt::format("{}_{}_{}", options.name, layer.name, target.name));
+            std::string function = base;
+            for (int i = 2; !functions.insert(function).second; i++) function = fmt::format("{}_{}", base, i);
+            CompiledKernel &kernel = compiled.kernels.emplace_back();
+            kernel.row = row;
+            kernel.target = target;
+            kernel.shape = shape;
+            kernel.name = fmt::format("{}:{}.{}", row.name, options.name, layer.name);
+            kernel.function = function;
+            kernel.first_layer = layer.name;
+        }
+    }
+}
+
+std::string header_text(const Compiled &compiled, const CompileOptions &options, const TargetInfo &target) {
+    std::vector<TableRow> rows;
+    for (const CompiledKernel &k : compiled.kernels) {
+        if (k.target.name == target.name) rows.push_back({k.name, target.name, k.function, k.row.layout, k.shape});
+    }
+    const std::string prefix = identifier(fmt::format("{}_{}", options.name, target.name));
+    std::string guard = prefix + "_h";
+    std::transform(guard.begin(), guard.end(), guard.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+    return fmt::format("/* Kernels of {name} for {target}, made by qconvc {version}.\n"
+                       " * Call {prefix}_register() once; layers of these shapes then use them.\n"
+                       " * Link with {library}, libqconv.a and {runtime}, in this order. */\n"
+                       "#ifndef {guard}\n#define {guard}\n\n"
+                       "#include \"qconv/qconv.h\"\n\n"
+                       "#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n"
+                       "{declarations}\n"
+                       "static inline qconv_status {prefix}_register(void) {{\n{rows}"
+                       "    return qconv_register_kernels(rows, sizeof rows / sizeof rows[0]);\n}}\n\n"
+                       "#ifdef __cplusplus\n}}\n#endif\n#endif\n",
+                       fmt::arg("name", options.name), fmt::arg("target", target.name),
+                       fmt::arg("version", qconv_version()), fmt::arg("prefix", prefix),
+                       fmt::arg("library", library_file(options, target)), fmt::arg("runtime", runtime_file(target)),
+                       fmt::arg("guard", guard), fmt::arg("declarations", kernel_declarations(rows)),
+                       fmt::arg("rows", kernel_rows(rows, "    ")));
+}
+
+} // namespace
+
+std::string library_file(const CompileOptions &options, const TargetInfo &target) {
+    return fmt::format("lib{}_{}.a", options.name, target.name);
+}
+
+std::string header_file(const CompileOptions &options, const TargetInfo &target) {
+    return fmt::format("{}_{}.h", options.name, target.name);
+}
+
+std::string runtime_file(const TargetInfo &target) {
+    return fmt::format("libqconv_halide_runtime_{}.a", platform(target));
+}
+
+const KernelRow &choose_kernel(const std::vector<KernelRow> &list, const LayerSpec &layer, const TargetInfo &target) {
+    const KernelRow *best = nullptr;
+    double least = INFINITY;
+    for (const KernelRow &row : list) {
+        if (std::find(row.targets.begin(), row.targets.end(), target.name) == row.targets.end()) continue;
+        qconv_kernel kernel = row.layout;
+        kernel.name = row.name.c_str();
+        kernel.target = target.name.c_str();
+        const double cost = estimate_cost(kernel, layer.config);
+        if (cost < least) least = cost, best = &row;
+    }
+    if (best) return *best;
+    throw InputError(fmt::format("layer '{}' ({}): no kernel for {} serves it", layer.name, describe_layer(layer),
+                                 target.name));
+}
+
+Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptions &options, const fs::path &folder) {
+    Compiled compiled;
+    plan(layers, options, compiled);
+
+    const fs::path list = folder / "kernels.json";
+    write_atomically(list, embedded_kernels_json);
+    std::vector<WorkerTask> tasks;
+    std::vector<fs::path> objects;
+    const auto add_task = [&](std::string label, const std::string &object, std::vector<std::string> arguments) {
+        objects.push_back(folder / object);
+        arguments.insert(arguments.end(), {"--output", objects.back().string()});
+        tasks.push_back({std::move(label), std::move(arguments), folder / (object + ".log")});
+    };
+    for (const CompiledKernel &k : compiled.kernels) {
+        const ShapeConstants &s = k.shape;
+        std::vector<std::string> arguments = {"emit-kernel", "--list",      list.string(),  "--kernel", k.row.name,
+                                              "--target",    k.target.name, "--function", k.function, "--shape"};
+        for (const int64_t n : {s.in_channels, s.out_channels, s.kernel_size, s.stride, s.dilation, s.groups}) {
+            arguments.push_back(std::to_string(n));
+        }
+        add_task(fmt::format("layer '{}' for {}", k.first_layer, k.target.name), k.function + ".o", arguments);
+    }
+    std::set<std::string> runtimes;
+    for (const TargetInfo &target : options.targets) {
+        if (!runtimes.insert(runtime_file(target)).second) continue;
+        add_task("the Halide runtime", runtime_file(target) + ".o", {"emit-runtime", "--target", target.name});
+    }
+
+    Progress progress(tasks.size(), "kernels");
+    run_workers(tasks, options.jobs, [&](std::size_t task, double seconds) {
+        if (task < compiled.kernels.size()) {
+            compiled.kernels[task].seconds = seconds;
+            compiled.kernels[task].object_bytes = fs::file_size(objects[task]);
+        }
+        progress.advance(fmt::format("{}: {}", tasks[task].label, human_seconds(seconds)));
+    });
+
+    const auto add_file = [&](const std::string &name) { compiled.files.push_back({name, fs::file_size(folder / name)}); };
+    std::size_t next_runtime = compiled.kernels.size();
+    for (const std::string &runtime : runtimes) {
+        write_static_library({objects[next_runtime++]}, options.targets.front().halide, folder / runtime);
+        add_file(runtime);
+    }
+    for (const TargetInfo &target : options.targets) {
+        check_interrupt();
+        std::vector<fs::path> members;
+        for (std::size_t i = 0; i < compiled.kernels.size(); i++) {
+            if (compiled.kernels[i].target.name == target.name) members.push_back(objects[i]);
+        }
+        write_static_library(members, target.halide, folder / library_file(options, target));
+        add_file(library_file(options, target));
+        write_atomically(folder / header_file(options, target), header_text(compiled, options, target));
+        add_file(header_file(options, target));
+    }
+    compiled.seconds = progress.seconds();
+    return compiled;
+}
+
+} // namespace qconv::tools

@@ -1,0 +1,47 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "qconv/qconv.h"
+#include "tools/errors.h"
+#include "tools/targets.h"
+
+namespace qconv::tools {
+
+std::vector<TargetInfo> find_targets(const std::vector<std::string> &texts) {
+    std::vector<TargetInfo> found;
+    const auto add = [&](const TargetInfo &target) {
+        const auto same = [&](const TargetInfo &other) { return other.name == target.name; };
+        if (std::none_of(found.begin(), found.end(), same)) found.push_back(target);
+    };
+    for (const std::string &text : texts) {
+        if (text == "host") {
+            if (supported_targets().empty()) throw EnvironmentError("--target host: this CPU lacks even SSE4.1");
+            add(supported_targets().back());
+        } else if (text == "all") {
+            std::for_each(known_targets().begin(), known_targets().end(), add);
+        } else {
+            add(find_target(text));
+        }
+    }
+    return found;
+}
+
+std::vector<TargetInfo> supported_targets() {
+    const auto supported = [](const TargetInfo &target) {
+        return qconv_cpu_supports(target.name.c_str(), nullptr) != 0;
+    };
+    std::vector<TargetInfo> found;
+    std::copy_if(known_targets().begin(), known_targets().end(), std::back_inserter(found), supported);
+    return found;
+}
+
+void require_cpu_support(const TargetInfo &target) {
+    const char *missing = "";
+    if (qconv_cpu_supports(target.name.c_str(), &missing)) return;
+    throw EnvironmentError(
+        fmt::format("--target {}: this CPU cannot run its kernels, it lacks {}", target.name, missing));
+}
+
+} // namespace qconv::tools

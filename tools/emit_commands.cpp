@@ -1,0 +1,89 @@
+// The emission verbs: one kernel, the Halide runtime, the table of generic kernels.
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "generators/emit.h"
+#include "tools/commands.h"
+#include "tools/errors.h"
+#include "tools/files.h"
+#include "tools/kernel_table.h"
+#include "tools/targets.h"
+
+namespace qconv::tools {
+namespace {
+
+struct EmitOptions {
+    std::string list, kernel, target, function, output;
+    std::vector<int64_t> shape;
+};
+
+/// Runs `emit` on a name beside `output`, then renames, so that a killed build leaves no object that looks complete.
+template <class Emit>
+void emit_atomically(const std::string &output, Emit emit) {
+    // Halide tells the file type by its ending.
+    const std::filesystem::path partial = output + ".partial.o";
+    try {
+        emit(partial);
+        std::filesystem::rename(partial, output);
+    } catch (...) {
+        std::error_code ignored;
+        std::filesystem::remove(partial, ignored);
+        throw;
+    }
+}
+
+void emit_one_kernel(const EmitOptions &options) {
+    ShapeConstants shape;
+    if (!options.shape.empty()) {
+        const std::vector<int64_t> &s = options.shape;
+        shape = {s[0], s[1], s[2], s[3], s[4], s[5]};
+    }
+    for (const KernelRow &row : parse_kernel_list(read_text(options.list))) {
+        if (row.name != options.kernel) continue;
+        emit_atomically(options.output, [&](const std::filesystem::path &file) {
+            emit_kernel(row, find_target(options.target).halide, shape, options.function, file);
+        });
+        return;
+    }
+    throw InputError(fmt::format("{}: no kernel is called '{}'", options.list, options.kernel));
+}
+
+} // namespace
+
+void add_emit_kernel_command(CLI::App &app, const char *name) {
+    auto options = std::make_shared<EmitOptions>();
+    CLI::App *command = app.add_subcommand(name, "Compile one kernel of a kernel list to an object file");
+    command->add_option("--list", options->list, "The kernel list")->required();
+    command->add_option("--kernel", options->kernel, "Name of the row")->required();
+    command->add_option("--target", options->target, "Target")->required();
+    command->add_option("--function", options->function, "Symbol name")->required();
+    command->add_option("--shape", options->shape, "in_channels out_channels kernel_size stride dilation groups")
+        ->expected(6);
+    command->add_option("-o,--output", options->output, "Object file")->required();
+    command->callback([options] { emit_one_kernel(*options); });
+}
+
+void add_emit_runtime_command(CLI::App &app, const char *name) {
+    auto options = std::make_shared<EmitOptions>();
+    CLI::App *command = app.add_subcommand(name, "Write the Halide runtime of a target's OS and architecture");
+    command->add_option("--target", options->target, "Target")->required();
+    command->add_option("-o,--output", options->output, "Object file")->required();
+    command->callback([options] {
+        emit_atomically(options->output, [&](const std::filesystem::path &file) {
+            emit_halide_runtime(find_target(options->target).halide, file);
+        });
+    });
+}
+
+void add_emit_table_command(CLI::App &app, const char *name) {
+    auto options = std::make_shared<EmitOptions>();
+    CLI::App *command = app.add_subcommand(name, "Write the registration table of all generic kernels");
+    command->add_option("--list", options->list, "The kernel list")->required();
+    command->add_option("-o,--output", options->output, "C++ file")->required();
+    command->callback([options] {
+        write_atomically(options->output, generic_table_source(parse_kernel_list(read_text(options->list))));
+    });
+}
+
+} // namespace qconv::tools

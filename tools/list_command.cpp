@@ -1,0 +1,129 @@
+// qconvc list
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "generators/emit.h"
+#include "qconv/qconv.h"
+#include "tools/commands.h"
+#include "tools/embedded.h"
+#include "tools/targets.h"
+#include "tools/text.h"
+
+namespace qconv::tools {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json targets_json() {
+    Json list = Json::array();
+    for (const TargetInfo &target : known_targets()) {
+        const char *missing = "";
+        const bool supported = qconv_cpu_supports(target.name.c_str(), &missing) != 0;
+        list.push_back({{"name", target.name},
+                        {"halide", target.halide},
+                        {"needs", target.summary},
+                        {"supported", supported},
+                        {"missing", missing}});
+    }
+    return list;
+}
+
+Json kernels_json() {
+    Json list = Json::array();
+    for (const KernelRow &row : parse_kernel_list(embedded_kernels_json)) {
+        list.push_back({{"name", row.name},
+                        {"path", qconv_path_name(row.layout.path)},
+                        {"generator", row.generator},
+                        {"params", row.params},
+                        {"targets", row.targets}});
+    }
+    return list;
+}
+
+Json quantizers_json() {
+    struct Formulas {
+        const char *forward, *backward, *keys;
+    };
+    // In the order of qconv_quantizer_kind; m = 2^bits - 1.
+    static const Formulas formulas[QCONV_QUANTIZER_KINDS] = {
+        {"v", "1", ""},
+        {"+1 if v >= 0 else -1", "1", ""},
+        {"+1 if v >= 0 else -1", "2 - 2|v| if |v| <= 1 else 0", ""},
+        {"+1 if v >= 0 else -1", "beta (2 - beta v tanh(beta v / 2)) / (1 + cosh(beta v))", "beta"},
+        {"+1 if v > 0 else -1", "1 if |v| <= 1 else 0", ""},
+        {"round(clamp(v, 0, 1) m) / m", "1", "bits"},
+        {"2 round((tanh(v) / (2 max|tanh(V)|) + 0.5) m) / m - 1", "1", "bits"},
+        {"training: hardtanh(v / max(alpha^(-beta scale), 1e-7)), else sign", "1", "alpha, beta, scale, training"},
+    };
+    Json list = Json::array();
+    for (int kind = 0; kind < QCONV_QUANTIZER_KINDS; kind++) {
+        list.push_back({{"name", qconv_quantizer_name(static_cast<qconv_quantizer_kind>(kind))},
+                        {"forward", formulas[kind].forward},
+                        {"gradient", formulas[kind].backward},
+                        {"keys", formulas[kind].keys}});
+    }
+    return list;
+}
+
+void print_targets() {
+    for (const Json &target : targets_json()) {
+        const std::string missing = target["missing"];
+        fmt::print("{:<12} {:<14} {}\n{:<12} {}\n", target["name"].get<std::string>(),
+                   target["supported"] ? "runs here" : "lacks " + missing, target["needs"].get<std::string>(), "",
+                   target["halide"].get<std::string>());
+    }
+}
+
+void print_kernels() {
+    for (const Json &kernel : kernels_json()) {
+        fmt::print("{:<36} {:<7} {}\n", kernel["name"].get<std::string>(), kernel["path"].get<std::string>(),
+                   join(kernel["targets"].get<std::vector<std::string>>()));
+    }
+}
+
+void print_quantizers() {
+    for (const Json &quantizer : quantizers_json()) {
+        fmt::print("{:<17} {}\n{:<17} gradient factor: {}\n", quantizer["name"].get<std::string>(),
+                   quantizer["forward"].get<std::string>(), "", quantizer["gradient"].get<std::string>());
+        if (const std::string keys = quantizer["keys"]; !keys.empty()) fmt::print("{:<17} keys: {}\n", "", keys);
+    }
+}
+
+} // namespace
+
+void add_list_command(CLI::App &app) {
+    struct Options {
+        std::string what;
+        bool json = false;
+    };
+    auto options = std::make_shared<Options>();
+    CLI::App *command = app.add_subcommand("list", "Show targets, kernels and quantizers");
+    command->add_option("what", options->what, "targets, kernels or quantizers; default: all three")
+        ->check(CLI::IsMember({"targets", "kernels", "quantizers"}));
+    command->add_flag("--json", options->json, "Print JSON");
+    command->footer("Examples:\n  qconvc list\n  qconvc list targets\n  qconvc list kernels --json");
+    command->callback([options] {
+        const auto wanted = [&](const char *what) { return options->what.empty() || options->what == what; };
+        if (options->json) {
+            Json json;
+            if (wanted("targets")) json["targets"] = targets_json();
+            if (wanted("kernels")) json["kernels"] = kernels_json();
+            if (wanted("quantizers")) json["quantizers"] = quantizers_json();
+            fmt::print("{}\n", json.dump(2));
+            return;
+        }
+        const auto section = [&](const char *what, void (*print)()) {
+            if (!wanted(what)) return;
+            if (options->what.empty()) fmt::print("{}\n\n", what);
+            print();
+            if (options->what.empty()) fmt::print("\n");
+        };
+        section("targets", print_targets);
+        section("kernels", print_kernels);
+        section("quantizers", print_quantizers);
+    });
+}
+
+} // namespace qconv::tools

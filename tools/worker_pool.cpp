@@ -1,0 +1,138 @@
+#include "tools/worker_pool.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sched.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <thread>
+
+#include "tools/errors.h"
+#include "tools/files.h"
+
+extern char **environ;
+
+namespace qconv::tools {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Running {
+    pid_t process;
+    std::size_t task;
+    Clock::time_point start;
+};
+
+/// Starts a program with its output going to `log`. Returns an errno value, 0 if it runs.
+int start(const char *program, const std::vector<std::string> &arguments, const std::filesystem::path &log,
+          pid_t &process) {
+    std::vector<char *> argv;
+    for (const std::string &argument : arguments) argv.push_back(const_cast<char *>(argument.c_str()));
+    argv.push_back(nullptr);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
+    const int error = posix_spawnp(&process, program, &actions, nullptr, argv.data(), environ);
+    posix_spawn_file_actions_destroy(&actions);
+    return error;
+}
+
+/// Ends what still runs when the pool is left early.
+class RunningSet {
+public:
+    ~RunningSet() {
+        for (const Running &one : list) kill(one.process, SIGKILL);
+        for (const Running &one : list) waitpid(one.process, nullptr, 0);
+    }
+    std::vector<Running> list;
+};
+
+std::string death(int status, const std::filesystem::path &log) {
+    if (WIFSIGNALED(status)) {
+        const int signal = WTERMSIG(status);
+        const char *hint = signal == SIGKILL ? " (out of memory? try --jobs 1)" : "";
+        return fmt::format("the compiler process died: {}{}", strsignal(signal), hint);
+    }
+    const std::string words = last_words(log);
+    return words.empty() ? fmt::format("the compiler process ended with status {}", WEXITSTATUS(status)) : words;
+}
+
+} // namespace
+
+void run_workers(const std::vector<WorkerTask> &tasks, int jobs,
+                 const std::function<void(std::size_t, double)> &finished) {
+    RunningSet running;
+    std::size_t next = 0;
+    while (next < tasks.size() || !running.list.empty()) {
+        check_interrupt();
+        while (next < tasks.size() && running.list.size() < static_cast<std::size_t>(jobs)) {
+            Running one{0, next, Clock::now()};
+            std::vector<std::string> arguments = tasks[next].arguments;
+            arguments.insert(arguments.begin(), "qconvc");
+            const int error = start("/proc/self/exe", arguments, tasks[next].log, one.process);
+            if (error) {
+                throw EnvironmentError(
+                    fmt::format("{}: cannot start a compiler process: {}", tasks[next].label, std::strerror(error)));
+            }
+            running.list.push_back(one);
+            next++;
+        }
+        bool reaped = false;
+        for (std::size_t i = 0; i < running.list.size();) {
+            const Running one = running.list[i];
+            int status = 0;
+            if (waitpid(one.process, &status, WNOHANG) != one.process) {
+                i++;
+                continue;
+            }
+            reaped = true;
+            running.list.erase(running.list.begin() + static_cast<std::ptrdiff_t>(i));
+            const WorkerTask &task = tasks[one.task];
+            if (status != 0) {
+                check_interrupt(); // the terminal's Ctrl-C reaches the workers too
+                throw EnvironmentError(fmt::format("{}: {}", task.label, death(status, task.log)));
+            }
+            finished(one.task, std::chrono::duration<double>(Clock::now() - one.start).count());
+        }
+        if (!reaped) std::this_thread::sleep_for(std::chrono::milliseconds(4));
+    }
+}
+
+int run_program(const std::vector<std::string> &arguments, const std::filesystem::path &log) {
+    pid_t process = 0;
+    if (start(arguments[0].c_str(), arguments, log, process) != 0) return 127;
+    int status = 0;
+    while (waitpid(process, &status, 0) < 0) {
+        if (errno != EINTR) return 127;
+    }
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+std::string last_words(const std::filesystem::path &log) {
+    std::ifstream stream(log);
+    std::string line, previous, last;
+    while (std::getline(stream, line)) {
+        if (line.empty()) continue;
+        previous = std::move(last);
+        last = std::move(line);
+    }
+    return previous.empty() ? last : previous + " / " + last;
+}
+
+int usable_cpus() {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
+}
+
+} // namespace qconv::tools
