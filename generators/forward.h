@@ -77,7 +77,7 @@ protected:
     /// Whether padded position `at` lies inside x, and the x element nearest to it.
     Expr inside(const Expr &at) const { return at >= pad_left && at < pad_left + width(); }
     Expr element(const Expr &at, const Expr &channel) const {
-        return x(Halide::clamp(at - pad_left, 0, width() - 1), channel, g, n);
+        return x(Halide::clamp(Halide::likely(at - pad_left), 0, width() - 1), channel, g, n);
     }
 
     /// Splits positions by stride phase, so that neighbouring outputs read neighbouring elements whatever the stride:

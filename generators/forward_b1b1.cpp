@@ -77,25 +77,39 @@ private:
         const Func bits = build_bits();
         const int s = word_channels;
         const Type narrow = holder(s);
-        const auto mask = [&](const Expr &count, const Type &type) { // the low `count` bits, 0 <= count <= type.bits()
+        const auto mask = [&](const Expr &count, const Type &type) { // the low `count` bits; all, if it has fewer
             return select(count >= type.bits(), type.max(),
                           cast(type, (cast<uint64_t>(1) << cast<uint64_t>(clamp(count, 0, 63))) - 1));
         };
 
-        std::vector<Expr> terms;
-        for (int i = 0; i < s; i++) {
-            const Expr channel = row * s + i;
-            const Expr bit = make_const(narrow, uint64_t{1} << i);
-            terms.push_back(select(bits(p, min(channel, channels() - 1), plane, g, n), bit, make_zero(narrow)));
-        }
-        while (terms.size() > 1) {
-            for (size_t i = 0; i < terms.size() / 2; i++) terms[i] = terms[2 * i] | terms[2 * i + 1];
-            terms.resize(terms.size() / 2);
-        }
-        // Padding is a level like any other: all channels of a padded position hold bit `plane` of it.
-        const Expr padding = select(((pad_level >> plane) & 1) != 0, narrow.max(), make_zero(narrow));
+        // Eight channels a pass: more rows of x at once would compete for the same cache sets.
+        const int pass_channels = std::min(s, 8), passes = s / pass_channels;
+        const auto pass_bits = [&](const Expr &pass) {
+            std::vector<Expr> terms;
+            for (int i = 0; i < pass_channels; i++) {
+                const Expr channel = min(row * s + pass * pass_channels + i, channels() - 1);
+                const Expr bit = make_const(narrow, uint64_t{1} << i);
+                terms.push_back(select(bits(p, channel, plane, g, n), bit, make_zero(narrow)));
+            }
+            while (terms.size() > 1) {
+                for (size_t i = 0; i < terms.size() / 2; i++) terms[i] = terms[2 * i] | terms[2 * i + 1];
+                terms.resize(terms.size() / 2);
+            }
+            // Padding is a level like any other: all channels of a padded position hold bit `plane` of it.
+            const Expr padding = select(((pad_level >> plane) & 1) != 0, narrow.max(), make_zero(narrow));
+            const Expr real = mask(channels() - row * s - pass * pass_channels, narrow) &
+                              make_const(narrow, (uint64_t{1} << pass_channels) - 1);
+            return select(likely(inside(p)), terms[0], padding) & real;
+        };
         Func joined("words_" + std::to_string(s));
-        joined(p, row, plane, g, n) = select(likely(inside(p)), terms[0], padding) & mask(channels() - row * s, narrow);
+        if (passes == 1) {
+            joined(p, row, plane, g, n) = pass_bits(0);
+        } else {
+            RDom pass(0, passes, "pass");
+            joined(p, row, plane, g, n) = make_zero(narrow);
+            joined(p, row, plane, g, n) =
+                joined(p, row, plane, g, n) | (pass_bits(pass) << cast(narrow, pass * pass_channels));
+        }
         input.push_back(joined);
 
         for (int have = s; have < word_bits; have *= 2) {

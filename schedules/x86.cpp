@@ -22,12 +22,17 @@ void apply(const ForwardStages &s, const GeneratorContext &context) {
         .parallel(task)
         .vectorize(wi, float_lanes, TailStrategy::GuardWithIf)
         .unroll(oi);
+    for (int u = 0; u < y.num_update_definitions(); u++) y.update(u).unscheduled(); // a few columns
 
     for (size_t i = 0; i < s.input.size(); i++) {
         Func stage = s.input[i];
         const int lanes = target.natural_vector_size(stage.type());
         stage.compute_at(y, task).vectorize(s.p, lanes, TailStrategy::RoundUp);
         if (i == 0 && s.first_stage_case.defined()) stage.specialize(s.first_stage_case);
+        for (int u = 0; u < stage.num_update_definitions(); u++) {
+            stage.update(u).vectorize(s.p, lanes, TailStrategy::RoundUp);
+            if (i == 0 && s.first_stage_case.defined()) stage.update(u).specialize(s.first_stage_case);
+        }
     }
 
     Func acc = s.acc;
@@ -40,10 +45,10 @@ void apply(const ForwardStages &s, const GeneratorContext &context) {
         .unroll(s.w)
         .unroll(s.o);
     if (!s.counts.defined()) {
-        acc.update().reorder(s.w, s.o, s.rows, s.taps).vectorize(s.w, lanes).unroll(s.w).unroll(s.o);
+        acc.update().reorder(s.w, s.o, s.taps, s.rows).vectorize(s.w, lanes).unroll(s.w).unroll(s.o);
         return;
     }
-    acc.update().reorder(s.w, s.o, s.rows, s.taps).vectorize(s.w, lanes).unroll(s.w).unroll(s.o);
+    acc.update().reorder(s.w, s.o, s.taps, s.rows).vectorize(s.w, lanes).unroll(s.w).unroll(s.o);
     Func counts = s.counts;
     const int bytes = target.natural_vector_size<uint8_t>();
     counts.compute_at(acc, s.rows).vectorize(s.w, bytes).unroll(s.w).unroll(s.o);
