@@ -1,0 +1,158 @@
+// One layer called from many threads, many layers at once, and the thread setting.
+#include <atomic>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <sched.h>
+
+#include "qconv/qconv.h"
+#include "support/catch.h"
+#include "support/layer_case.h"
+
+namespace qconv::test {
+namespace {
+
+constexpr int kCallers = 8;
+constexpr int kRounds = 25;
+
+/// A layer, and what it must give, computed once on one thread and checked against the oracle.
+struct Known {
+    LayerCase c;
+    LayerPtr layer;
+    std::vector<float> y;
+
+    Known(const Shape &shape, const Pair &pair, uint64_t stream)
+        : c(shape, pair, pair.kind == QCONV_LAYER_CONV1D ? 0.0f : 0.5f, Data::Random, stream),
+          layer(c.create(nullptr, nullptr)),
+          y(static_cast<size_t>(c.y_size())) {
+        REQUIRE(layer != nullptr);
+        REQUIRE(run(y.data()) == QCONV_OK);
+        INFO(c.describe());
+        REQUIRE(c.check(qconv_layer_kernel(layer.get())->path, y.data()) == "");
+    }
+
+    qconv_status run(float *into) const {
+        return qconv_layer_forward(layer.get(), c.x().data(), c.shape().batch, c.shape().width, into, nullptr, 0);
+    }
+    bool same(const std::vector<float> &other) const {
+        return std::memcmp(y.data(), other.data(), y.size() * sizeof(float)) == 0;
+    }
+};
+
+const Shape kShapesHere[] = {
+    {64, 48, 3, 1, 1, 1, 1, 1, 2, 300, "some work"},
+    {5, 7, 4, 2, 3, 1, 1, 1, 1, 33, "hardly any"},
+    {33, 33, 9, 1, 4, 4, 1, 33, 3, 101, "depthwise"},
+};
+
+std::vector<Known> known_layers() {
+    std::vector<Known> all;
+    for (const Shape &shape : kShapesHere) {
+        for (size_t p = 0; p < pairs().size(); p += 5)
+            all.emplace_back(shape, pairs()[p], p);
+    }
+    return all;
+}
+
+/// Runs body(caller) on kCallers threads at once.
+template <typename Body>
+void on_callers(const Body &body) {
+    std::vector<std::thread> callers;
+    std::atomic<int> ready{0};
+    for (int i = 0; i < kCallers; ++i) {
+        callers.emplace_back([&, i] {
+            ++ready;
+            while (ready < kCallers)
+                std::this_thread::yield();
+            body(i);
+        });
+    }
+    for (std::thread &caller : callers)
+        caller.join();
+}
+
+TEST_CASE("threads: the setting", "[threads]") {
+    const int before = qconv_get_num_threads();
+    cpu_set_t mask;
+    REQUIRE(sched_getaffinity(0, sizeof mask, &mask) == 0);
+    CHECK(before == CPU_COUNT(&mask));
+    for (const int bad : {0, -1, 1025, 1 << 30}) {
+        CHECK(qconv_set_num_threads(bad) == QCONV_INVALID_ARGUMENT);
+        const std::string text = qconv_last_error();
+        CHECK(text.find(std::to_string(bad)) != std::string::npos);
+        CHECK(text.find("1024") != std::string::npos);
+        CHECK(qconv_get_num_threads() == before);
+    }
+    for (const int good : {1, 2, 3, 1024, before}) {
+        CHECK(qconv_set_num_threads(good) == QCONV_OK);
+        CHECK(qconv_get_num_threads() == good);
+    }
+}
+
+TEST_CASE("threads: one layer called from many", "[threads]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    for (const int threads : {1, 2, 4}) {
+        REQUIRE(qconv_set_num_threads(threads) == QCONV_OK);
+        for (const Known &known : known_layers()) {
+            std::atomic<int> wrong{0}, failed{0};
+            on_callers([&](int) {
+                std::vector<float> y(known.y.size());
+                for (int round = 0; round < kRounds; ++round) {
+                    std::fill(y.begin(), y.end(), -7.0f);
+                    if (known.run(y.data()) != QCONV_OK) ++failed;
+                    if (!known.same(y)) ++wrong;
+                }
+            });
+            INFO(known.c.describe() << ", " << threads << " threads a call");
+            CHECK(failed == 0);
+            CHECK(wrong == 0);
+        }
+    }
+    qconv_set_num_threads(1);
+}
+
+TEST_CASE("threads: different layers at once, made and destroyed meanwhile", "[threads]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    REQUIRE(qconv_set_num_threads(2) == QCONV_OK);
+    const std::vector<Known> layers = known_layers();
+    std::atomic<int> wrong{0}, failed{0};
+    on_callers([&](int caller) {
+        for (int round = 0; round < kRounds; ++round) {
+            const Known &known = layers[static_cast<size_t>(caller + round) % layers.size()];
+            std::vector<float> y(known.y.size());
+            if (round % 3 == 0) {
+                const LayerPtr own = known.c.create(nullptr, nullptr);
+                if (own == nullptr || qconv_layer_forward(own.get(), known.c.x().data(), known.c.shape().batch,
+                                                          known.c.shape().width, y.data(), nullptr, 0) != QCONV_OK) {
+                    ++failed;
+                }
+            } else if (known.run(y.data()) != QCONV_OK) {
+                ++failed;
+            }
+            if (!known.same(y)) ++wrong;
+        }
+    });
+    CHECK(failed == 0);
+    CHECK(wrong == 0);
+    qconv_set_num_threads(1);
+}
+
+TEST_CASE("threads: the setting may change between and during calls", "[threads]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    const Known known(kShapesHere[0], pairs()[0], 3);
+    std::atomic<int> wrong{0};
+    on_callers([&](int caller) {
+        std::vector<float> y(known.y.size());
+        for (int round = 0; round < kRounds; ++round) {
+            qconv_set_num_threads(1 + (caller + round) % 5);
+            if (known.run(y.data()) != QCONV_OK || !known.same(y)) ++wrong;
+        }
+    });
+    CHECK(wrong == 0);
+    qconv_set_num_threads(1);
+}
+
+}  // namespace
+}  // namespace qconv::test
