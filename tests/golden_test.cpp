@@ -93,7 +93,7 @@ TEST_CASE("Layers give bitorch's outputs", "[golden]") {
     const Golden golden = read_golden("forward");
     REQUIRE(golden.layers.size() >= 120);
     std::vector<std::string> targets = runnable_targets();
-    targets.emplace_back(); // the registry's own choice
+    targets.emplace_back();  // the registry's own choice
     for (size_t n = 0; n < golden.layers.size(); n++) {
         const LayerSpec &layer = golden.layers[n];
         const qconv_layer_config &config = layer.config;
@@ -111,9 +111,9 @@ TEST_CASE("Layers give bitorch's outputs", "[golden]") {
 
         // Two sums of `window` products in different orders, each operand up to a few roundings from exact.
         const bool exact = facts.at("exact").get<bool>();
-        const double limit = exact ? 0.0
-                                   : 2 * (static_cast<double>(window) + 8) * std::ldexp(1.0, -24) *
-                                         facts.at("magnitude").get<double>();
+        const double limit =
+            exact ? 0.0
+                  : 2 * (static_cast<double>(window) + 8) * std::ldexp(1.0, -24) * facts.at("magnitude").get<double>();
         for (const std::string &target : targets) {
             INFO(layer.name << " on " << (target.empty() ? "the best kernel" : target));
             const std::vector<float> y = run(config, target, weight, bias, x, batch, width, width_out);
@@ -137,9 +137,8 @@ TEST_CASE("Quantizers give bitorch's values", "[golden]") {
             INFO(layer.name << " on " << target);
             const std::vector<float> y = run(layer.config, target, &one, nullptr, values, 1, count, count);
             // Four roundings of a value of this size, or of 1 where two such values are subtracted.
-            const int64_t at = worst(y, expected, [](float v) {
-                return 4 * std::ldexp(std::max(1.0, std::abs(double{v})), -24);
-            });
+            const int64_t at =
+                worst(y, expected, [](float v) { return 4 * std::ldexp(std::max(1.0, std::abs(double{v})), -24); });
             INFO("at " << at << ": " << (at < 0 ? 0.0F : y[static_cast<size_t>(at)]) << ", bitorch "
                        << (at < 0 ? 0.0F : expected[at]) << ", value " << (at < 0 ? 0.0F : values[at]));
             CHECK(at == -1);
@@ -147,4 +146,4 @@ TEST_CASE("Quantizers give bitorch's values", "[golden]") {
     }
 }
 
-} // namespace
+}  // namespace

@@ -14,10 +14,9 @@ say "compiling the layers of examples/classify/layers.json"
     --target sse41 --target avx2 --target avx512 --target avx512_zen4
 
 say "linking the application"
-command='g++ -std=c++20 -O2 main.cpp network.cpp liblayers_*.a libqconv.a libqconv_halide_runtime.a -lpthread -ldl'
-printf '%s\n' "$command"
+printf 'g++ -std=c++20 -O2 main.cpp network.cpp liblayers_*.a libqconv.a libqconv_halide_runtime_*.a -lpthread -ldl\n'
 g++ -std=c++20 -O2 -Wall -Wextra -I"$include" -I"$out/layers" "$here"/main.cpp "$here"/network.cpp \
-    "$out"/layers/liblayers_*.a "$build"/lib/libqconv.a "$build"/lib/libqconv_halide_runtime.a -lpthread -ldl \
+    "$out"/layers/liblayers_*.a "$build"/lib/libqconv.a "$out"/layers/libqconv_halide_runtime_*.a -lpthread -ldl \
     -o "$out/classify"
 
 say "classifying 370 recordings of nine speakers"
