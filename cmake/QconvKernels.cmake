@@ -23,6 +23,10 @@ function(qconv_add_generic_kernels library module list)
     set(objects)
     foreach(row RANGE ${last_row})
         string(JSON name GET "${json}" ${row} name)
+        # A file a row, so that changing one row compiles that row's kernels only.
+        string(JSON text GET "${json}" ${row})
+        set(row_file "${PROJECT_BINARY_DIR}/kernels/${name}.json")
+        file(CONFIGURE OUTPUT "${row_file}" CONTENT "[${text}]" @ONLY)
         string(JSON target_count LENGTH "${json}" ${row} targets)
         math(EXPR last_target "${target_count} - 1")
         foreach(index RANGE ${last_target})
@@ -31,9 +35,9 @@ function(qconv_add_generic_kernels library module list)
             set(object "${PROJECT_BINARY_DIR}/kernels/${function}.o")
             add_custom_command(
                 OUTPUT "${object}"
-                COMMAND qconvc-emit kernel --list "${list}" --kernel ${name} --target ${target} --function ${function}
+                COMMAND qconvc-emit kernel --list "${row_file}" --kernel ${name} --target ${target} --function ${function}
                         --output "${object}"
-                DEPENDS qconvc-emit
+                DEPENDS qconvc-emit "${row_file}"
                 COMMENT "Emitting kernel ${name} for ${target}"
                 VERBATIM)
             list(APPEND objects "${object}")
