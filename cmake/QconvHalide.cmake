@@ -1,9 +1,6 @@
 # Finds Halide 21 in the repository's virtual environment, or wherever CMAKE_PREFIX_PATH or Halide_DIR say.
 file(GLOB wheel "${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/halide")
-if(wheel)
-    list(APPEND CMAKE_PREFIX_PATH "${wheel}")
-endif()
-find_package(Halide 21 REQUIRED shared)
+find_package(Halide 21 REQUIRED shared HINTS "${wheel}/lib64/cmake/Halide")
 
 get_target_property(QCONV_HALIDE_INCLUDE Halide::Runtime INTERFACE_INCLUDE_DIRECTORIES)
 

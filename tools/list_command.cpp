@@ -23,7 +23,6 @@ Json targets_json() {
         const bool supported = qconv_cpu_supports(target.name.c_str(), &missing) != 0;
         list.push_back({{"name", target.name},
                         {"halide", target.halide},
-                        {"needs", target.summary},
                         {"supported", supported},
                         {"missing", missing}});
     }
@@ -70,9 +69,8 @@ Json quantizers_json() {
 void print_targets() {
     for (const Json &target : targets_json()) {
         const std::string missing = target["missing"];
-        fmt::print("{:<12} {:<14} {}\n{:<12} {}\n", target["name"].get<std::string>(),
-                   target["supported"] ? "runs here" : "lacks " + missing, target["needs"].get<std::string>(), "",
-                   target["halide"].get<std::string>());
+        fmt::print("{:<12} {:<24} {}\n", target["name"].get<std::string>(),
+                   target["supported"] ? "runs here" : "this CPU lacks " + missing, target["halide"].get<std::string>());
     }
 }
 

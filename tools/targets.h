@@ -7,19 +7,18 @@
 namespace qconv::tools {
 
 struct TargetInfo {
-    std::string name;    // as in kernels.json, --target and the registry
-    std::string halide;  // Halide's target string
-    std::string summary; // what a CPU needs, in words
+    std::string name;   // as in kernels.json, --target and the registry
+    std::string halide; // Halide's target string
 };
 
 /// From the least to the most demanding.
 const std::vector<TargetInfo> &known_targets();
 
-/// Resolves a short name or one of the Halide strings above, its features in any order. Throws InputError with the
-/// nearest name otherwise.
+/// Resolves a short name or a Halide target string of one of its families. Throws InputError with the nearest name
+/// otherwise.
 const TargetInfo &find_target(const std::string &text);
 
-// What follows looks at this CPU (cpu_targets.cpp).
+// What follows looks at this CPU.
 
 /// find_target for each, without repeats, in the order given. "host" stands for the most demanding target this CPU
 /// supports, "all" for every target.
