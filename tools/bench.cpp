@@ -21,7 +21,7 @@ namespace qconv::tools {
 namespace {
 
 struct Options {
-    std::string input; // a table or a layer file; "" for the built-in table
+    std::string input;  // a table or a layer file; "" for the built-in table
     std::string layer = "QConv1d";
     std::string input_quantization = "sign", weight_quantization = "sign";
     int bits = 0;
@@ -45,7 +45,9 @@ qconv_quantizer quantizer(const std::string &text, int bits) {
     return q;
 }
 
-bool is_layer_file(const std::string &path) { return path.size() > 5 && path.ends_with(".json"); }
+bool is_layer_file(const std::string &path) {
+    return path.size() > 5 && path.ends_with(".json");
+}
 
 std::vector<BenchRow> read_rows(const Options &o) {
     std::vector<BenchRow> rows;
@@ -53,8 +55,8 @@ std::vector<BenchRow> read_rows(const Options &o) {
         for (const LayerSpec &spec : read_layer_file(o.input)) {
             // A layer without an estimate is timed at a width of a few tiles.
             constexpr int64_t kDefaultWidth = 1000;
-            rows.push_back({spec.name, spec.config, spec.batch > 0 ? spec.batch : 1,
-                            spec.width > 0 ? spec.width : kDefaultWidth});
+            rows.push_back(
+                {spec.name, spec.config, spec.batch > 0 ? spec.batch : 1, spec.width > 0 ? spec.width : kDefaultWidth});
         }
     } else {
         qconv_layer_config config;
@@ -100,20 +102,19 @@ BenchResult describe(const BenchRow &row, const TimedLayer &layer) {
     return r;
 }
 
-std::unique_ptr<TimedLayer> make_layer(const BenchRow &row, const std::string &kind, const BenchKernels &kernels) {
+std::unique_ptr<TimedLayer> make_layer(const BenchRow &row, const std::string &kernel) {
     qconv_layer_config config = row.config;
-    const std::string kernel = kernels.choose(config, kind);
     config.kernel = kernel.c_str();
     return std::make_unique<TimedLayer>(config, row.batch, row.width);
 }
 
-/// Times one row with each kind of kernels, turn by turn; the first kind is the one reported.
-BenchResult bench_row(const BenchRow &row, const std::vector<std::string> &kinds, const BenchKernels &kernels,
-                      const Options &o, PeakMeter &peaks) {
+/// Times one row with each of one or two kernels, turn by turn; the first one is reported.
+BenchResult bench_row(const BenchRow &row, const std::vector<std::string> &kernels, const Options &o,
+                      PeakMeter &peaks) {
     std::vector<std::unique_ptr<TimedLayer>> layers;
     size_t checked = 0;
-    for (const std::string &kind : kinds) {
-        layers.push_back(make_layer(row, kind, kernels));
+    for (const std::string &kernel : kernels) {
+        layers.push_back(make_layer(row, kernel));
         checked = layers.back()->verify();
     }
     BenchResult result = describe(row, *layers.front());
@@ -131,26 +132,42 @@ BenchResult bench_row(const BenchRow &row, const std::vector<std::string> &kinds
     return result;
 }
 
+/// On the row with the least work that was timed.
+double least_call_overhead(const std::vector<BenchRow> &rows, const std::string &kind, const BenchKernels &kernels,
+                           const BenchReport &report) {
+    size_t least = rows.size();
+    for (size_t i = 0; i < report.results.size(); i++)
+        if (report.results[i].error.empty() &&
+            (least == rows.size() || report.results[i].macs < report.results[least].macs))
+            least = i;
+    if (least == rows.size()) return 0;
+    const qconv_kernel &kernel = make_layer(rows[least], kernels.choose(least, kind))->kernel();
+    return measure_call_overhead(rows[least].config, kernel);
+}
+
 void bench_rows(const std::vector<BenchRow> &rows, const std::vector<std::string> &kinds, const BenchKernels &kernels,
                 const Options &o, BenchReport &report, PeakMeter &peaks) {
     for (int i = 0; i < 5; i++)
         peaks.sample();
     if (!o.json) print_bench_header(report, peaks);
-    for (const BenchRow &row : rows) {
+    for (size_t i = 0; i < rows.size(); i++) {
         try {
-            report.results.push_back(bench_row(row, kinds, kernels, o, peaks));
+            std::vector<std::string> chosen;
+            for (const std::string &kind : kinds)
+                chosen.push_back(kernels.choose(i, kind));
+            report.results.push_back(bench_row(rows[i], chosen, o, peaks));
         } catch (const Interrupted &) {
             report.complete = false;
             break;
         } catch (const Error &error) {
             // The other rows still count; the exit code tells.
             report.results.push_back({});
-            report.results.back().name = row.name;
+            report.results.back().name = rows[i].name;
             report.results.back().error = error.what();
         }
         if (!o.json) print_bench_row(report.results.back(), peaks, report.threads);
     }
-    if (report.complete) report.overhead = measure_call_overhead(kernels);
+    if (report.complete) report.overhead_us = least_call_overhead(rows, kinds[0], kernels, report);
 }
 
 /// One request a line, {"row": number, "seconds": 0.1}; one answer a line. The layer of the last row is kept, so that a
@@ -167,15 +184,14 @@ void serve(const std::vector<BenchRow> &rows, const std::string &kind, const Ben
             if (row != current) {
                 layer.reset();
                 current = rows.size();
-                layer = make_layer(rows[row], kind, kernels);
+                layer = make_layer(rows[row], kernels.choose(row, kind));
                 checked = layer->verify();
                 current = row;
             }
             std::vector<double> samples;
             BenchResult result = describe(rows[row], *layer);
             peaks.sample(peak_kind(result.path));
-            const int64_t calls =
-                sample_calls([&] { layer->forward(); }, request.value("seconds", 0.1), 3, samples);
+            const int64_t calls = sample_calls([&] { layer->forward(); }, request.value("seconds", 0.1), 3, samples);
             result.timing = summarize_samples(samples, calls);
             result.outputs_checked = checked;
             answer = bench_row_json(result, peaks, 1);
@@ -251,12 +267,13 @@ void add_bench_command(CLI::App &app) {
     command->add_flag("--serve", o->serve, "Answer {\"row\": 0, \"seconds\": 0.1} on standard input, a JSON line each")
         ->excludes("--compare")
         ->excludes("--filter");
-    command->footer("Every row is checked against the oracle before it is timed. Ctrl-C prints what was measured.\n\n"
-                    "Examples:\n"
-                    "  qconvc bench\n"
-                    "  qconvc bench --filter 'wav2vec2|Jasper' --target avx2\n"
-                    "  qconvc bench --input-quantization 'inputdorefa(4)' --weight-quantization 'weightdorefa(4)'\n"
-                    "  qconvc bench net.json --compare generic,specialised --json");
+    command->footer(
+        "Every row is checked against the oracle before it is timed. Ctrl-C prints what was measured.\n\n"
+        "Examples:\n"
+        "  qconvc bench\n"
+        "  qconvc bench --filter 'wav2vec2|Jasper' --target avx2\n"
+        "  qconvc bench --input-quantization 'inputdorefa(4)' --weight-quantization 'weightdorefa(4)'\n"
+        "  qconvc bench net.json --compare generic,specialised --json");
     command->callback([o] { bench(*o); });
 }
 

@@ -34,16 +34,11 @@ struct BenchResult {
     double percent_of(double peak) const { return peak > 0 ? 100 * gmacs() * 1e9 * planes / peak : 0; }
 };
 
-/// What a forward call costs beside its kernel, on the smallest layer of a path.
-struct CallOverhead {
-    double forward_us = 0, kernel_us = 0;
-};
-
 struct BenchReport {
     std::vector<BenchResult> results;
     std::string compared;  // "generic / specialised"
     int threads = 1, cpu = -1;
-    CallOverhead overhead;
+    double overhead_us = 0;  // of a forward call beyond its kernel
     bool complete = true;
 };
 

@@ -77,6 +77,8 @@ void print_bench_summary(const BenchReport &report, const PeakMeter &peaks) {
     fmt::print("least of peak:");
     for (const BenchResult *r : worst)
         fmt::print("  {} {:.1f}%", r->name, percent_now(*r));
+    if (report.overhead_us > 0)
+        fmt::print("\na call costs {:.2f} us beyond its kernel, on the row with the least work", report.overhead_us);
     fmt::print("\npeaks of one core, measured between the rows (median, best, samples):\n");
     for (int k = 0; k < static_cast<int>(PeakKind::Kinds); k++) {
         const auto kind = static_cast<PeakKind>(k);
@@ -132,6 +134,7 @@ nlohmann::json bench_json(const BenchReport &report, const PeakMeter &peaks) {
         json["geometric_mean_percent"] =
             geometric_mean(rows, [&](const BenchResult &r) { return percent(r, peaks, report.threads); });
     }
+    if (report.overhead_us > 0) json["call_overhead_us"] = report.overhead_us;
     if (!report.compared.empty()) json["compared"] = report.compared;
     return json;
 }

@@ -161,4 +161,20 @@ size_t TimedLayer::verify() {
     return sampled.size();
 }
 
+double measure_call_overhead(const qconv_layer_config &config, const qconv_kernel &kernel) {
+    static qconv_kernel idle;  // registered rows must last as long as the process
+    if (!idle.name) {
+        idle = kernel;
+        idle.name = "bench_idle";
+        idle.call = [](void **) { return 0; };
+        check(qconv_register_kernels(&idle, 1), "bench_idle");
+    }
+    qconv_layer_config forced = config;
+    forced.kernel = idle.name;
+    TimedLayer layer(forced, 1, config.dilation * config.kernel_size);
+    std::vector<double> samples;
+    sample_calls([&] { layer.forward(); }, 0.05, 100, samples);
+    return summarize_samples(samples, 0).median;
+}
+
 }  // namespace qconv::tools

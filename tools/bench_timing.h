@@ -56,4 +56,8 @@ class TimedLayer {
     size_t workspace_bytes_ = 0;
 };
 
+/// Microseconds of a forward call beyond its kernel: the call of a layer whose kernel returns at once. `kernel` lends
+/// its layout. Registers a kernel, so call it after every choice among kernels is made.
+double measure_call_overhead(const qconv_layer_config &config, const qconv_kernel &kernel);
+
 }  // namespace qconv::tools

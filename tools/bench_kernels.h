@@ -1,0 +1,27 @@
+// The kernels that a bench run times: which one serves a row, generic or specialised.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "tools/bench.h"
+#include "tools/targets.h"
+
+namespace qconv::tools {
+
+class BenchKernels {
+  public:
+    /// Loads the kernels of `target` of every kind in `kinds` ("generic", "specialised": compiled now, for each row).
+    BenchKernels(const TargetInfo &target, const std::vector<BenchRow> &rows, const std::vector<std::string> &kinds);
+
+    /// What to force in qconv_layer_config::kernel: the best kernel of that kind for a row, by its index.
+    const std::string &choose(size_t row, const std::string &kind) const { return choices_.at(kind).at(row); }
+
+  private:
+    void choose_all(const TargetInfo &target, const std::vector<BenchRow> &rows, const std::string &kind);
+
+    std::map<std::string, std::vector<std::string>> choices_;
+};
+
+}  // namespace qconv::tools
