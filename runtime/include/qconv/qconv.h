@@ -13,6 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Of this header; qconv_version() gives that of the library linked. */
+#define QCONV_VERSION "0.1.0"
+
 #ifdef __cplusplus
 extern "C" {
 #endif

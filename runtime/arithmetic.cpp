@@ -1,0 +1,126 @@
+#include "arithmetic.h"
+
+#include <limits>
+
+#include "config.h"
+#include "qconv/layout.h"
+
+namespace qconv {
+namespace {
+
+using Values = Representation::Values;
+
+bool shape_matches(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    const auto matches = [](std::int64_t constant, std::int64_t value) { return constant == 0 || constant == value; };
+    return matches(kernel.in_channels, config.in_channels) && matches(kernel.out_channels, config.out_channels) &&
+           matches(kernel.kernel_size, config.kernel_size) && matches(kernel.stride, config.stride) &&
+           matches(kernel.dilation, config.dilation) && matches(kernel.groups, config.groups);
+}
+
+// Whether the weight needs elements beyond int8 unless 128 is taken off its levels: 255 levels and more each way.
+bool needs_shift(const qconv_kernel &kernel, Representation weight) {
+    return kernel.element_bits == 8 && weight.bits == 8;
+}
+
+const char *representation_mismatch(const qconv_kernel &kernel, Representation input, Representation weight) {
+    switch (kernel.path) {
+        case QCONV_PATH_B1B1:
+            if (!input.integer() || input.bits != kernel.input_planes)
+                return "its input bit-planes are not the layer's";
+            if (weight.values != Values::Symmetric || weight.bits != kernel.weight_planes) {
+                return "its weight bit-planes are not the layer's";
+            }
+            return nullptr;
+        case QCONV_PATH_INT8:
+            if (!input.integer()) return "it needs an integer-valued input quantizer";
+            if (!weight.integer()) return "it needs an integer-valued weight quantizer";
+            if (needs_shift(kernel, weight) && kernel.window_sum == 0) {
+                return "8-bit weights need its window sums or 16-bit elements";
+            }
+            return nullptr;
+        case QCONV_PATH_F32B1:
+            return weight.binary() ? nullptr : "it needs binary weights";
+        case QCONV_PATH_F32F32:
+            return nullptr;
+        case QCONV_PATHS:
+            break;
+    }
+    return "its path is unknown";
+}
+
+std::int64_t magnitude(std::int64_t value) {
+    return value < 0 ? -value : value;
+}
+
+}  // namespace
+
+IntegerArithmetic integer_arithmetic(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    const Representation input = input_representation(config);
+    const Representation weight = weight_representation(config);
+    const std::int32_t input_top = input.top();
+    const std::int32_t weight_top = weight.top();
+    const bool signed_input = input.values == Values::Symmetric;
+    const bool signed_weight = weight.values == Values::Symmetric;
+    const double scale = 1.0 / (double(input_top) * double(weight_top));
+
+    if (kernel.path == QCONV_PATH_B1B1) {
+        // A signed input is u / input_top; an unsigned one is (u + input_top) / (2 * input_top).
+        return {.element_factor = 2,
+                .element_offset = -weight_top,
+                .offset_per_weight = signed_input ? 0 : input_top,
+                .offset_per_element = std::int64_t{input_top} * weight_top,
+                .dot_factor = 1,
+                .window_factor = 0,
+                .scale = signed_input ? scale : scale / 2};
+    }
+    // The input is (x_factor * a + x_offset) / input_top, the weight (v_factor * v + v_offset) / weight_top.
+    const std::int32_t x_factor = signed_input ? 2 : 1;
+    const std::int32_t x_offset = signed_input ? -input_top : 0;
+    std::int32_t element_factor = 1, element_offset = 0, v_factor = 1, v_offset = 0;
+    if (needs_shift(kernel, weight)) {
+        element_offset = -128;
+        v_factor = signed_weight ? 2 : 1;  // 2q - 255 = 2(v + 128) - 255
+        v_offset = signed_weight ? 1 : 128;
+    } else if (signed_weight) {
+        element_factor = 2;
+        element_offset = -weight_top;
+    }
+    return {.element_factor = element_factor,
+            .element_offset = element_offset,
+            .offset_per_weight = std::int64_t{x_offset} * v_factor,
+            .offset_per_element = std::int64_t{x_offset} * v_offset,
+            .dot_factor = x_factor * v_factor,
+            .window_factor = x_factor * v_offset,
+            .scale = scale};
+}
+
+bool int32_fits(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    if (kernel.word_bits == 0) return true;
+    const IntegerArithmetic arithmetic = integer_arithmetic(kernel, config);
+    const std::int64_t input_top = input_representation(config).top();
+    const std::int64_t weight_top = weight_representation(config).top();
+    // The widest v; every term of the sum at its largest, all at once.
+    const std::int64_t low = magnitude(arithmetic.element_offset);
+    const std::int64_t high = magnitude(arithmetic.element_factor * weight_top + arithmetic.element_offset);
+    const std::int64_t element = low > high ? low : high;
+    const std::int64_t dot =
+        kernel.path == QCONV_PATH_B1B1 ? 2 * input_top * weight_top : arithmetic.dot_factor * input_top * element;
+    const std::int64_t per_element = magnitude(dot) + magnitude(arithmetic.window_factor) * input_top +
+                                     magnitude(arithmetic.offset_per_weight) * element +
+                                     magnitude(arithmetic.offset_per_element);
+    return window_elements(config) <= std::numeric_limits<std::int32_t>::max() / per_element;
+}
+
+const char *mismatch(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    if (!shape_matches(kernel, config)) return "it was compiled for another shape";
+    if (kernel.unit_stride != 0 && config.stride != 1) return "it needs stride 1";
+    const char *reason = representation_mismatch(kernel, input_representation(config), weight_representation(config));
+    if (reason != nullptr) return reason;
+    if (kernel.word_bits > 0 && word_taps(kernel) > 1 && channels_in_group(config) > kernel.word_channels) {
+        return "its words join fewer channels than a group has";
+    }
+    if (!int32_fits(kernel, config)) return "its int32 sums could overflow";
+    return nullptr;
+}
+
+}  // namespace qconv

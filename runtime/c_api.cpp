@@ -1,0 +1,143 @@
+// The C ABI: each function is one call behind the exception barrier.
+#include "config.h"
+#include "cpu_features.h"
+#include "errors.h"
+#include "layer.h"
+#include "memory.h"
+#include "qconv/qconv.h"
+#include "registry.h"
+#include "threads.h"
+
+using qconv::guarded;
+using qconv::require_pointer;
+
+const char *qconv_last_error(void) {
+    return qconv::last_error();
+}
+
+const char *qconv_status_name(qconv_status status) {
+    return qconv::status_name(status);
+}
+
+const char *qconv_version(void) {
+    return QCONV_VERSION;
+}
+
+qconv_quantizer qconv_quantizer_default(qconv_quantizer_kind kind) {
+    return qconv::default_quantizer(kind);
+}
+
+const char *qconv_quantizer_name(qconv_quantizer_kind kind) {
+    return qconv::quantizer_name(kind);
+}
+
+qconv_status qconv_quantizer_from_name(const char *name, qconv_quantizer_kind *kind) {
+    return guarded([&] {
+        require_pointer(name, "name");
+        require_pointer(kind, "kind");
+        *kind = qconv::quantizer_from_name(name);
+    });
+}
+
+void qconv_layer_config_init(qconv_layer_config *config, qconv_layer_kind kind) {
+    if (config != nullptr) *config = qconv::default_config(kind);
+}
+
+qconv_status qconv_layer_config_check(const qconv_layer_config *config) {
+    return guarded([&] {
+        require_pointer(config, "config");
+        qconv::check_config(*config);
+    });
+}
+
+qconv_status qconv_layer_config_pad_same(qconv_layer_config *config) {
+    return guarded([&] {
+        require_pointer(config, "config");
+        qconv::pad_same(*config);
+    });
+}
+
+qconv_status qconv_layer_create(const qconv_layer_config *config, const float *weight, const float *bias,
+                                qconv_layer **layer) {
+    return guarded([&] {
+        require_pointer(config, "config");
+        require_pointer(layer, "layer");
+        *layer = qconv::create_layer(*config, weight, bias).release();
+    });
+}
+
+void qconv_layer_destroy(qconv_layer *layer) {
+    const qconv::LayerPointer owned(layer);
+}
+
+qconv_status qconv_layer_width_out(const qconv_layer *layer, int64_t width, int64_t *width_out) {
+    return guarded([&] {
+        require_pointer(layer, "layer");
+        require_pointer(width_out, "width_out");
+        *width_out = layer->width_out(width);
+    });
+}
+
+qconv_status qconv_layer_workspace_size(const qconv_layer *layer, int64_t batch, int64_t width, size_t *bytes) {
+    return guarded([&] {
+        require_pointer(layer, "layer");
+        require_pointer(bytes, "bytes");
+        *bytes = layer->workspace_size(batch, width);
+    });
+}
+
+qconv_status qconv_layer_forward(const qconv_layer *layer, const float *x, int64_t batch, int64_t width, float *y,
+                                 void *workspace, size_t workspace_bytes) {
+    return guarded([&] {
+        require_pointer(layer, "layer");
+        layer->forward(x, batch, width, y, workspace, workspace_bytes);
+    });
+}
+
+const qconv_kernel *qconv_layer_kernel(const qconv_layer *layer) {
+    return layer == nullptr ? nullptr : &layer->kernel();
+}
+
+size_t qconv_layer_packed_bytes(const qconv_layer *layer) {
+    return layer == nullptr ? 0 : layer->packed_bytes();
+}
+
+qconv_status qconv_register_kernels(const qconv_kernel *rows, size_t count) {
+    return guarded([&] {
+        if (count > 0) require_pointer(rows, "rows");
+        qconv::register_kernels({rows, count});
+    });
+}
+
+size_t qconv_kernel_count(void) {
+    return qconv::kernel_count();
+}
+
+const qconv_kernel *qconv_kernel_at(size_t index) {
+    return qconv::kernel_at(index);
+}
+
+const char *qconv_path_name(qconv_path path) {
+    return qconv::path_name(path);
+}
+
+int qconv_cpu_supports(const char *target, const char **missing) {
+    if (missing != nullptr) *missing = "";
+    const qconv::KernelTarget *known = target == nullptr ? nullptr : qconv::find_target(target);
+    if (known == nullptr) return 0;
+    const char *first = qconv::missing_feature(*known, qconv::cpu_features());
+    if (missing != nullptr) *missing = first;
+    return *first == '\0' ? 1 : 0;
+}
+
+qconv_status qconv_set_num_threads(int threads) {
+    return guarded([&] { qconv::set_num_threads(threads); });
+}
+
+int qconv_get_num_threads(void) {
+    return qconv::num_threads();
+}
+
+qconv_status qconv_set_allocator(qconv_allocate_fn allocate, qconv_release_fn release, void *context) {
+    return guarded([&] { qconv::set_allocator(allocate, release, context); });
+}

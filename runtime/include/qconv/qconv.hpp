@@ -1,0 +1,152 @@
+// qconv for C++20: a layer that owns itself, over the C ABI of qconv.h. Header-only; link the qconv library.
+//
+//     qconv_register_generic_kernels();                       // or a compiled layer's NAME_register()
+//     auto config = qconv::qconv1d(256, 512, 3);              // channels in, out, taps; sign on both sides
+//     config.dilation = 4;
+//     qconv::pad_same(config);
+//     const qconv::Layer layer(config, weight);
+//     std::vector<float> y = layer.forward(x, batch, width);
+//
+// Tensors are PyTorch's, float32, C order, no gaps: x [batch, in_channels, width],
+// weight [out_channels, in_channels/groups, kernel_size], bias [out_channels], y [batch, out_channels, width_out].
+// Every function here throws qconv::Error, which says which field was wrong, its value, and what is allowed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "qconv/error.hpp"
+#include "qconv/qconv.h"
+
+namespace qconv {
+
+/// Throws the thread's last error unless `status` is QCONV_OK.
+inline void check(qconv_status status) {
+    if (status != QCONV_OK) throw Error(status, qconv_last_error());
+}
+
+/// Every kernel that is registered by now.
+inline std::vector<const qconv_kernel *> kernels() {
+    std::vector<const qconv_kernel *> rows;
+    while (const qconv_kernel *row = qconv_kernel_at(rows.size()))
+        rows.push_back(row);
+    return rows;
+}
+
+/// A quantizer by bitorch's name ("sign", "weightdorefa", ...). bits: for the two DoReFa kinds, 1..8.
+inline qconv_quantizer quantizer(const std::string &name, int bits = 1) {
+    qconv_quantizer_kind kind = QCONV_IDENTITY;
+    check(qconv_quantizer_from_name(name.c_str(), &kind));
+    qconv_quantizer result = qconv_quantizer_default(kind);
+    result.bits = bits;
+    return result;
+}
+
+/// A configuration with stride 1, dilation 1, groups 1 and no padding; set other fields afterwards.
+inline qconv_layer_config config(qconv_layer_kind kind, std::int64_t in_channels, std::int64_t out_channels,
+                                 std::int64_t kernel_size) {
+    qconv_layer_config result;
+    qconv_layer_config_init(&result, kind);
+    result.in_channels = in_channels;
+    result.out_channels = out_channels;
+    result.kernel_size = kernel_size;
+    return result;
+}
+
+/// y = conv(pad(x, 0), weight) + bias.
+inline qconv_layer_config conv1d(std::int64_t in_channels, std::int64_t out_channels, std::int64_t kernel_size) {
+    return config(QCONV_LAYER_CONV1D, in_channels, out_channels, kernel_size);
+}
+
+/// bitorch's QConv1d: both sides quantized (by sign, until other quantizers are set), pad_value -1.
+inline qconv_layer_config qconv1d(std::int64_t in_channels, std::int64_t out_channels, std::int64_t kernel_size) {
+    return config(QCONV_LAYER_QCONV1D, in_channels, out_channels, kernel_size);
+}
+
+/// bitorch's QConv1d_NoAct: only the weight is quantized (by sign, until another quantizer is set), pad_value -1.
+inline qconv_layer_config qconv1d_noact(std::int64_t in_channels, std::int64_t out_channels, std::int64_t kernel_size) {
+    return config(QCONV_LAYER_NOACT, in_channels, out_channels, kernel_size);
+}
+
+/// PyTorch's padding='same', from kernel_size and dilation; needs stride 1.
+inline void pad_same(qconv_layer_config &config) {
+    check(qconv_layer_config_pad_same(&config));
+}
+
+/// A layer with its weights packed. Movable, not copyable; forward may run on several threads at once.
+class Layer {
+  public:
+    /// weight: out_channels * in_channels/groups * kernel_size values. bias: out_channels values, or empty; conv1d
+    /// only.
+    explicit Layer(const qconv_layer_config &config, std::span<const float> weight, std::span<const float> bias = {})
+        : in_channels_(config.in_channels), out_channels_(config.out_channels) {
+        check(qconv_layer_config_check(&config));
+        require_size("weight", weight.size(), out_channels_ * (in_channels_ / config.groups) * config.kernel_size);
+        if (!bias.empty()) require_size("bias", bias.size(), out_channels_);
+        qconv_layer *layer = nullptr;
+        check(qconv_layer_create(&config, weight.data(), bias.empty() ? nullptr : bias.data(), &layer));
+        layer_.reset(layer);
+    }
+
+    /// Output positions for an input of `width` positions.
+    std::int64_t width_out(std::int64_t width) const {
+        std::int64_t result = 0;
+        check(qconv_layer_width_out(layer_.get(), width, &result));
+        return result;
+    }
+
+    /// Bytes of scratch that forward needs at the present thread setting.
+    std::size_t workspace_size(std::int64_t batch, std::int64_t width) const {
+        std::size_t bytes = 0;
+        check(qconv_layer_workspace_size(layer_.get(), batch, width, &bytes));
+        return bytes;
+    }
+
+    /// Writes batch * out_channels * width_out(width) values to y, which must not overlap x. With a 64-byte aligned
+    /// workspace of workspace_size(batch, width) bytes the call allocates nothing; without, the layer keeps its own.
+    void forward(std::span<const float> x, std::int64_t batch, std::int64_t width, std::span<float> y,
+                 std::span<std::byte> workspace = {}) const {
+        const std::int64_t outputs = width_out(width);
+        require_size("x", x.size(), batch * in_channels_ * width);
+        require_size("y", y.size(), batch * out_channels_ * outputs);
+        void *scratch = workspace.empty() ? nullptr : workspace.data();
+        check(qconv_layer_forward(layer_.get(), x.data(), batch, width, y.data(), scratch, workspace.size()));
+    }
+
+    /// The same into a new vector.
+    std::vector<float> forward(std::span<const float> x, std::int64_t batch, std::int64_t width) const {
+        const std::int64_t outputs = width_out(width);
+        require_size("x", x.size(), batch * in_channels_ * width);
+        std::vector<float> y(static_cast<std::size_t>(batch * out_channels_ * outputs));
+        forward(x, batch, width, y);
+        return y;
+    }
+
+    /// The kernel that serves this layer.
+    const qconv_kernel &kernel() const { return *qconv_layer_kernel(layer_.get()); }
+    std::size_t packed_bytes() const { return qconv_layer_packed_bytes(layer_.get()); }
+
+    /// For the C ABI; the layer stays the owner.
+    qconv_layer *get() const { return layer_.get(); }
+
+  private:
+    static void require_size(const char *name, std::size_t size, std::int64_t expected) {
+        if (expected >= 0 && size == static_cast<std::size_t>(expected)) return;
+        throw Error(QCONV_INVALID_ARGUMENT, std::string(name) + " has " + std::to_string(size) +
+                                                " values; the shape needs " + std::to_string(expected));
+    }
+
+    struct Destroy {
+        void operator()(qconv_layer *layer) const noexcept { qconv_layer_destroy(layer); }
+    };
+
+    std::unique_ptr<qconv_layer, Destroy> layer_;
+    std::int64_t in_channels_;
+    std::int64_t out_channels_;
+};
+
+}  // namespace qconv

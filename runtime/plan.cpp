@@ -1,0 +1,73 @@
+#include "plan.h"
+
+#include <algorithm>
+
+#include "config.h"
+#include "qconv/layout.h"
+#include "workspace.h"
+
+namespace qconv {
+namespace {
+
+// A tile is wide enough to hide its set-up and the taps it shares with its neighbours, and its scratch stays in L2.
+constexpr std::int64_t widest_tile = 1024;
+constexpr std::size_t scratch_in_cache = 512 * 1024;
+constexpr std::int64_t fewest_blocks = 4;
+
+// Waking a thread costs some microseconds: a worker must have this much to do.
+constexpr double nanoseconds_per_worker = 10'000;
+
+double multiplications_per_nanosecond(const qconv_kernel &kernel) {
+    switch (kernel.path) {
+        case QCONV_PATH_B1B1:
+            return 1000.0 / (kernel.input_planes * kernel.weight_planes);
+        case QCONV_PATH_INT8:
+            return 300;
+        case QCONV_PATH_F32B1:
+            return 150;
+        case QCONV_PATH_F32F32:
+        case QCONV_PATHS:
+            break;
+    }
+    return 60;
+}
+
+// Tiles of a row so that the tasks of all rows share out evenly among the workers.
+std::int64_t choose_tiles(std::int64_t fewest, std::int64_t blocks, std::int64_t rows, std::int64_t workers) {
+    for (std::int64_t tiles = fewest; tiles <= std::min(blocks, fewest + workers); ++tiles) {
+        const std::int64_t tasks = rows * tiles;
+        if (tasks % workers == 0 || tasks >= 8 * workers) return tiles;
+    }
+    return fewest;
+}
+
+}  // namespace
+
+Plan make_plan(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t batch, std::int64_t width,
+               int threads) {
+    Plan plan{};
+    plan.width_out = width_out(config, width);
+    const std::int64_t block = kernel.width_block;
+    const std::int64_t blocks = ceil_div(plan.width_out, block);
+    const std::int64_t rows = batch * config.groups;
+
+    const double multiplications = static_cast<double>(batch) * static_cast<double>(plan.width_out) *
+                                   static_cast<double>(config.out_channels) *
+                                   static_cast<double>(window_elements(config));
+    const double worth = multiplications / multiplications_per_nanosecond(kernel) / nanoseconds_per_worker;
+    const auto workers = static_cast<std::int64_t>(std::clamp(worth, 1.0, static_cast<double>(threads)));
+
+    const std::int64_t widest_blocks = std::max<std::int64_t>(widest_tile / block, 1);
+    std::int64_t tiles = ceil_div(blocks, widest_blocks);
+    if (workers > 1) tiles = choose_tiles(tiles, blocks, rows, workers);
+    std::int64_t tile_blocks = ceil_div(blocks, tiles);
+    while (tile_blocks > fewest_blocks && scratch_bytes(kernel, config, tile_blocks * block) > scratch_in_cache) {
+        tile_blocks = std::max(fewest_blocks, tile_blocks / 2);
+    }
+    plan.tile_width = tile_blocks * block;
+    plan.workers = static_cast<int>(std::min(workers, rows * ceil_div(blocks, tile_blocks)));
+    plan.slab = slab_bytes(scratch_bytes(kernel, config, plan.tile_width));
+    return plan;
+}
+
+}  // namespace qconv

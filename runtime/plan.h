@@ -1,0 +1,24 @@
+// How one forward call is cut up: tiles, workers, workspace.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "qconv/qconv.h"
+
+namespace qconv {
+
+struct Plan {
+    std::int64_t width_out;
+    std::int64_t tile_width;  // outputs of one task; a multiple of the kernel's width_block
+    int workers;
+    std::size_t slab;  // bytes of workspace of one worker
+
+    std::size_t workspace() const { return static_cast<std::size_t>(workers) * slab; }
+};
+
+/// batch >= 1; width as width_out() accepts it.
+Plan make_plan(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t batch, std::int64_t width,
+               int threads);
+
+}  // namespace qconv

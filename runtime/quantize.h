@@ -1,0 +1,49 @@
+// Quantizers in plain C++: what the weights become, and which values a quantizer can produce.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "config.h"
+#include "qconv/qconv.h"
+
+namespace qconv {
+
+/// The values a quantizer produces. An integer-valued one of `bits` bits gives a level q in 0..top, top = 2^bits - 1:
+///   Symmetric  (2q - top) / top   the sign family (1 bit) and weightdorefa
+///   Unsigned   q / top            inputdorefa
+///   Real       anything           identity, progressive_sign in training, mixes; bits is 0
+struct Representation {
+    enum class Values { Real, Symmetric, Unsigned };
+    Values values = Values::Real;
+    int bits = 0;
+
+    constexpr int top() const { return (1 << bits) - 1; }
+    constexpr bool integer() const { return values != Values::Real; }
+    /// -1 and +1 alone.
+    constexpr bool binary() const { return values == Values::Symmetric && bits == 1; }
+    constexpr bool operator==(const Representation &) const = default;
+};
+
+Representation representation(const qconv_quantizer &quantizer);
+Representation representation(const MixedQuantizer &mixed);
+Representation input_representation(const qconv_layer_config &config);
+Representation weight_representation(const qconv_layer_config &config);
+
+/// The value of one level, with the float32 rounding of bitorch.
+float level_value(Representation representation, int level);
+/// The level whose value is nearest to `value`; for padding.
+int nearest_level(Representation representation, float value);
+
+/// What the quantizer divides by: max(1 - T, 1e-7) for progressive_sign in training; 2 * max|tanh(v)| over `values` for
+/// weightdorefa, where NaNs are passed over and an all-zero tensor gives 1 (every level is then the middle one, where
+/// bitorch gives NaN); 1 for the others.
+float quantizer_divisor(const qconv_quantizer &quantizer, std::span<const float> values);
+
+/// Levels of an integer-valued quantizer. NaN gives level 0.
+std::vector<std::uint8_t> quantize_levels(const qconv_quantizer &quantizer, std::span<const float> values);
+/// Values of any quantizer.
+std::vector<float> quantize_values(const MixedQuantizer &mixed, std::span<const float> values);
+
+}  // namespace qconv

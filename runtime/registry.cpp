@@ -1,0 +1,239 @@
+#include "registry.h"
+
+#include <cmath>
+#include <cstring>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <vector>
+
+#include "arithmetic.h"
+#include "errors.h"
+#include "select.h"
+
+namespace qconv {
+namespace {
+
+struct Registry {
+    std::shared_mutex mutex;
+    std::vector<const qconv_kernel *> rows;
+};
+
+// Never destroyed: kernels may be registered and layers created while other static objects come and go.
+Registry &registry() {
+    static Registry *const instance = new Registry;
+    return *instance;
+}
+
+bool same_identity(const qconv_kernel &a, const qconv_kernel &b) {
+    return std::strcmp(a.name, b.name) == 0 && std::strcmp(a.target, b.target) == 0;
+}
+
+bool same_content(const qconv_kernel &a, const qconv_kernel &b) {
+    const auto fields = [](const qconv_kernel &k) {
+        return std::tuple_cat(
+            std::make_tuple(k.path, k.call, k.word_bits, k.element_bits, k.word_channels),
+            std::make_tuple(k.input_planes, k.weight_planes, k.table_channels, k.tables),
+            std::make_tuple(k.out_block, k.width_block, k.unit_stride, k.window_sum),
+            std::make_tuple(k.in_channels, k.out_channels, k.kernel_size, k.stride, k.dilation, k.groups));
+    };
+    return fields(a) == fields(b);
+}
+
+// NULL if the layout fields make sense together.
+const char *layout_defect(const qconv_kernel &k) {
+    if (k.out_block < 1 || k.width_block < 1) return "out_block and width_block must be at least 1";
+    const bool words = k.path == QCONV_PATH_B1B1 || k.path == QCONV_PATH_INT8;
+    if (!words && (k.word_bits != 0 || k.element_bits != 0)) return "a float path has no words";
+    if (words && (k.word_channels < 1 || k.element_bits < 1 || k.word_bits % (k.element_bits * k.word_channels) != 0)) {
+        return "word_bits must be a multiple of element_bits * word_channels";
+    }
+    switch (k.path) {
+        case QCONV_PATH_B1B1:
+            if (k.element_bits != 1 || (k.word_bits != 8 && k.word_bits != 32)) return "b1b1 words have 8 or 32 bits";
+            if (k.input_planes < 1 || k.input_planes > 8 || k.weight_planes < 1 || k.weight_planes > 8) {
+                return "b1b1 needs 1..8 input_planes and weight_planes";
+            }
+            return nullptr;
+        case QCONV_PATH_INT8:
+            if (k.word_bits != 32 || (k.element_bits != 8 && k.element_bits != 16)) {
+                return "int8 words have 32 bits and elements of 8 or 16";
+            }
+            return nullptr;
+        case QCONV_PATH_F32B1:
+            if (k.tables < 1 || k.table_channels < 1 || k.table_channels > 8) {
+                return "f32b1 needs tables, and 1..8 table_channels";
+            }
+            return nullptr;
+        case QCONV_PATH_F32F32:
+            return k.tables == 0 ? nullptr : "f32f32 has no tables";
+        case QCONV_PATHS:
+            break;
+    }
+    return "path is unknown";
+}
+
+std::string full_name(const qconv_kernel &kernel) {
+    return std::string(kernel.name) + "@" + kernel.target;
+}
+
+void check_row(const qconv_kernel &row) {
+    if (row.name == nullptr || row.target == nullptr || row.call == nullptr || *row.name == '\0') {
+        throw Error(QCONV_INVALID_ARGUMENT, "a kernel row lacks its name, target or entry point");
+    }
+    if (std::strchr(row.name, '@') != nullptr) throw_invalid("kernel name", row.name, "it must not contain '@'");
+    if (target_rank(row.target) == static_cast<int>(kernel_targets().size())) {
+        throw_invalid("target of kernel " + std::string(row.name), row.target, "no such target is known");
+    }
+    if (const char *defect = layout_defect(row)) {
+        throw Error(QCONV_INVALID_ARGUMENT, "kernel " + full_name(row) + ": " + defect);
+    }
+}
+
+// What the caller forces: "NAME", "NAME@TARGET", "@TARGET"; empty parts force nothing.
+struct Forced {
+    std::string_view name, target;
+
+    explicit Forced(const char *text) {
+        if (text == nullptr) return;
+        const std::string_view whole(text);
+        const std::size_t at = whole.find('@');
+        name = whole.substr(0, at);
+        if (at != std::string_view::npos) target = whole.substr(at + 1);
+    }
+
+    bool any() const { return !name.empty() || !target.empty(); }
+    bool allows(const qconv_kernel &kernel) const {
+        return (name.empty() || name == kernel.name) && (target.empty() || target == kernel.target);
+    }
+};
+
+// Lower is better. Ties cannot matter: the first one stays.
+struct Rank {
+    bool generic;
+    int target;
+    double cost;
+    bool operator<(const Rank &other) const {
+        return std::tie(generic, target, cost) < std::tie(other.generic, other.target, other.cost);
+    }
+};
+
+// Why nothing was chosen, from what the search saw.
+struct Search {
+    std::size_t registered = 0;
+    std::size_t allowed = 0;               // by what is forced
+    const qconv_kernel *unfit = nullptr;   // an allowed kernel that cannot serve the layer
+    const qconv_kernel *barred = nullptr;  // one that could, but for the CPU
+};
+
+[[noreturn]] void throw_no_kernel(const qconv_layer_config &config, const Forced &forced, const Search &search,
+                                  CpuFeatures features) {
+    if (search.registered == 0) {
+        throw Error(
+            QCONV_NO_KERNEL,
+            "no kernel is registered: link qconv_kernels and call qconv_register_generic_kernels(), or link your "
+            "compiled layers and call their NAME_register()");
+    }
+    const std::string count = std::to_string(search.registered);
+    if (search.allowed == 0) {
+        throw Error(QCONV_NO_KERNEL, "kernel is \"" + std::string(config.kernel) + "\"; none of the " + count +
+                                         " registered kernels has that name and target");
+    }
+    if (search.barred != nullptr) {
+        const std::string missing = missing_feature(*find_target(search.barred->target), features);
+        throw Error(forced.any() ? QCONV_UNSUPPORTED_CPU : QCONV_NO_KERNEL,
+                    "kernel " + full_name(*search.barred) + " serves this layer, but this CPU lacks " + missing);
+    }
+    const char *reason = mismatch(*search.unfit, config);
+    const std::string why = full_name(*search.unfit) + ": " + (reason != nullptr ? reason : "it does not fit");
+    if (forced.any())
+        throw Error(QCONV_NO_KERNEL, "kernel \"" + std::string(config.kernel) + "\" cannot serve this layer; " + why);
+    throw Error(QCONV_NO_KERNEL,
+                "none of the " + count + " registered kernels serves this layer; the last one, " + why);
+}
+
+}  // namespace
+
+const char *path_name(qconv_path path) noexcept {
+    switch (path) {
+        case QCONV_PATH_B1B1:
+            return "b1b1";
+        case QCONV_PATH_INT8:
+            return "int8";
+        case QCONV_PATH_F32B1:
+            return "f32b1";
+        case QCONV_PATH_F32F32:
+            return "f32f32";
+        case QCONV_PATHS:
+            break;
+    }
+    return nullptr;
+}
+
+void register_kernels(std::span<const qconv_kernel> rows) {
+    Registry &shared = registry();
+    const std::unique_lock lock(shared.mutex);
+    std::vector<const qconv_kernel *> merged = shared.rows;
+    for (const qconv_kernel &row : rows) {
+        check_row(row);
+        bool known = false;
+        for (const qconv_kernel *other : merged) {
+            if (!same_identity(row, *other)) continue;
+            if (!same_content(row, *other)) {
+                throw Error(QCONV_INVALID_ARGUMENT,
+                            "kernel " + full_name(row) + " is registered already, with different content");
+            }
+            known = true;
+        }
+        if (!known) merged.push_back(&row);
+    }
+    shared.rows.swap(merged);
+}
+
+std::size_t kernel_count() {
+    Registry &shared = registry();
+    const std::shared_lock lock(shared.mutex);
+    return shared.rows.size();
+}
+
+const qconv_kernel *kernel_at(std::size_t index) {
+    Registry &shared = registry();
+    const std::shared_lock lock(shared.mutex);
+    return index < shared.rows.size() ? shared.rows[index] : nullptr;
+}
+
+bool specialised(const qconv_kernel &kernel) {
+    return kernel.in_channels != 0;
+}
+
+const qconv_kernel &select_kernel(const qconv_layer_config &config, CpuFeatures features) {
+    Registry &shared = registry();
+    const std::shared_lock lock(shared.mutex);
+    const Forced forced(config.kernel);
+    Search search{.registered = shared.rows.size()};
+    const qconv_kernel *best = nullptr;
+    Rank best_rank{};
+    for (const qconv_kernel *kernel : shared.rows) {
+        if (!forced.allows(*kernel)) continue;
+        ++search.allowed;
+        const double cost = mismatch(*kernel, config) == nullptr ? estimate_cost(*kernel, config) : INFINITY;
+        if (!std::isfinite(cost)) {
+            search.unfit = kernel;
+            continue;
+        }
+        if (!features.contains(find_target(kernel->target)->needs)) {
+            search.barred = kernel;
+            continue;
+        }
+        const Rank rank{!specialised(*kernel), target_rank(kernel->target), cost};
+        if (best != nullptr && !(rank < best_rank)) continue;
+        best = kernel;
+        best_rank = rank;
+    }
+    if (best == nullptr) throw_no_kernel(config, forced, search, features);
+    return *best;
+}
+
+}  // namespace qconv

@@ -1,0 +1,28 @@
+// The kernels of this process, and the choice among them.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "cpu_features.h"
+#include "qconv/qconv.h"
+
+namespace qconv {
+
+const char *path_name(qconv_path path) noexcept;
+
+/// All or nothing: throws, and adds none, when a row is malformed or a different kernel of its name and target exists.
+/// Rows that are registered already are passed over.
+void register_kernels(std::span<const qconv_kernel> rows);
+std::size_t kernel_count();
+/// NULL past the end.
+const qconv_kernel *kernel_at(std::size_t index);
+
+/// Whether the kernel was compiled for one layer's shape.
+bool specialised(const qconv_kernel &kernel);
+
+/// The kernel for a checked configuration: what config.kernel forces ("NAME", "NAME@TARGET" or "@TARGET"), else
+/// specialised before generic, then the preferred target, then the least estimated cost. Throws when there is none.
+const qconv_kernel &select_kernel(const qconv_layer_config &config, CpuFeatures features);
+
+}  // namespace qconv

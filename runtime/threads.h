@@ -1,0 +1,15 @@
+// The thread count of the process, and the hooks that tie Halide's runtime to a forward call.
+#pragma once
+
+namespace qconv {
+
+/// 1..1024; throws otherwise.
+void set_num_threads(int threads);
+/// What set_num_threads set, or the size of the process's affinity mask.
+int num_threads();
+
+/// Once per process: parallel loops, scratch memory and errors of every Halide kernel go through the CallContext that
+/// is the kernel's user_context. Kernels called without one (NULL) run with the process's settings.
+void install_halide_hooks();
+
+}  // namespace qconv

@@ -1,0 +1,136 @@
+#include "workspace.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "config.h"
+#include "memory.h"
+#include "qconv/layout.h"
+
+namespace qconv {
+namespace {
+
+constexpr int max_live = 30;  // blocks of one slab at once; kernels hold a handful
+
+std::atomic<std::uint64_t> fallbacks{0};
+
+// Which worker of which call this thread is.
+thread_local CallContext *current_context = nullptr;
+thread_local int current_worker = 0;
+
+void *fall_back(std::size_t bytes) noexcept {
+    fallbacks.fetch_add(1, std::memory_order_relaxed);
+    return try_allocate(bytes);
+}
+
+}  // namespace
+
+// Input positions of a tile are staged with slack: whole vectors and width blocks at both ends. On top of that come
+// what each path keeps for a position (packed words in a few forms, or floats), lookup tables of one width block, and
+// small buffers.
+std::size_t scratch_bytes(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t tile_width) {
+    const std::int64_t span = tap_span(config);
+    const std::int64_t positions =
+        (tile_width + 2 * std::int64_t{kernel.width_block} + 128) * config.stride + span + 256;
+    const std::int64_t channels = channels_in_group(config);
+    std::int64_t bytes = 16 * 1024;
+    if (kernel.word_bits > 0) {
+        const std::int64_t rows = word_taps(kernel) == 1 ? ceil_div(channels, kernel.word_channels) : 1;
+        const std::int64_t planes = std::max(kernel.input_planes, 1);
+        constexpr std::int64_t forms = 4;                // a word, and what it is joined from
+        constexpr std::int64_t joined_by_doubling = 16;  // bytes of one position
+        bytes += positions * (rows * planes * (kernel.word_bits / 8) * forms + joined_by_doubling);
+    } else if (kernel.tables > 0) {
+        const std::int64_t chunk = std::int64_t{kernel.tables} * kernel.table_channels;
+        const std::int64_t block = (kernel.width_block + 64) * config.stride + span + 64;
+        const std::int64_t entries = std::int64_t{kernel.tables} << kernel.table_channels;
+        bytes += (positions * ceil_div(channels, chunk) * chunk + entries * block) * std::int64_t{sizeof(float)};
+    } else {
+        bytes += positions * channels * std::int64_t{sizeof(float)};
+    }
+    return static_cast<std::size_t>(bytes);
+}
+
+// Lies at the start of its memory. Blocks are kept as offsets from there; a block is as long as the way to the next.
+struct CallContext::Slab {
+    std::uint32_t live;
+    std::size_t top;
+    std::array<std::size_t, max_live> blocks;  // multiples of the alignment; bit 0 is set once the block is freed
+};
+
+std::size_t slab_bytes(std::size_t scratch) {
+    constexpr std::size_t header = align_up(sizeof(std::size_t) * (max_live + 2));
+    return header + align_up(scratch);
+}
+
+CallContext::CallContext(void *workspace, std::size_t slab, int workers)
+    : base_(static_cast<std::byte *>(workspace)), slab_bytes_(slab), workers_(workers) {
+    error_[0] = '\0';
+    for (int i = 0; i < workers; ++i) {
+        Slab *header = new (base_ + static_cast<std::size_t>(i) * slab_bytes_) Slab;
+        header->live = 0;
+        header->top = slab_bytes(0);
+    }
+}
+
+CallContext::Slab &CallContext::slab(std::size_t index) const {
+    return *std::launder(reinterpret_cast<Slab *>(base_ + index * slab_bytes_));
+}
+
+void *CallContext::allocate(std::size_t bytes) noexcept {
+    const int worker = on_worker() ? current_worker : 0;
+    Slab &slab = this->slab(static_cast<std::size_t>(worker));
+    if (slab.live == max_live || bytes > slab_bytes_ - slab.top) return fall_back(bytes);
+    const std::size_t start = slab.top;
+    slab.top = std::min(start + align_up(std::max<std::size_t>(bytes, 1)), slab_bytes_);
+    slab.blocks[slab.live++] = start;
+    return reinterpret_cast<std::byte *>(&slab) + start;
+}
+
+void CallContext::release(void *memory) noexcept {
+    if (memory == nullptr) return;
+    const std::uintptr_t distance = reinterpret_cast<std::uintptr_t>(memory) - reinterpret_cast<std::uintptr_t>(base_);
+    const std::size_t index = distance / slab_bytes_;
+    if (index >= static_cast<std::size_t>(workers_)) {  // also when the block lies below the workspace
+        qconv::release(memory);
+        return;
+    }
+    Slab &slab = this->slab(index);
+    const std::size_t start = distance % slab_bytes_;
+    for (std::uint32_t i = slab.live; i > 0; --i) {
+        if (slab.blocks[i - 1] != start) continue;
+        slab.blocks[i - 1] |= 1U;
+        break;
+    }
+    while (slab.live > 0 && (slab.blocks[slab.live - 1] & 1U) != 0)
+        slab.top = slab.blocks[--slab.live] & ~std::size_t{1};
+}
+
+void CallContext::record_error(const char *text) noexcept {
+    if (failed_.exchange(true)) return;
+    const std::size_t length = std::min(std::strlen(text), error_.size() - 1);
+    std::memcpy(error_.data(), text, length);
+    error_[length] = '\0';
+}
+
+CallContext::WorkerScope::WorkerScope(CallContext *context, int worker) noexcept
+    : previous_context_(current_context), previous_worker_(current_worker) {
+    current_context = context;
+    current_worker = worker;
+}
+
+CallContext::WorkerScope::~WorkerScope() {
+    current_context = previous_context_;
+    current_worker = previous_worker_;
+}
+
+bool CallContext::on_worker() const noexcept {
+    return current_context == this;
+}
+
+std::uint64_t workspace_fallbacks() noexcept {
+    return fallbacks.load(std::memory_order_relaxed);
+}
+
+}  // namespace qconv

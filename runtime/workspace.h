@@ -1,0 +1,71 @@
+// Scratch memory of one forward call. A CallContext is the user_context of every Halide runtime function below it.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "qconv/qconv.h"
+
+namespace qconv {
+
+/// Upper bound of the scratch that one task of a kernel holds at once.
+std::size_t scratch_bytes(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t tile_width);
+
+/// Bytes of a slab that offers at least `scratch` bytes.
+std::size_t slab_bytes(std::size_t scratch);
+
+/// The workspace is cut into slabs, one for each worker of the call. A slab is a stack: kernels free in reverse order
+/// within a task, and what is freed out of order is reclaimed with its neighbour. One worker at a time uses a slab, so
+/// nothing here takes a lock. The calling thread uses slab 0 outside parallel loops; inside them so does worker 0, on
+/// top of what the calling thread holds while it waits.
+class CallContext {
+  public:
+    /// workspace: `workers` slabs of `slab` bytes, 64-byte aligned.
+    CallContext(void *workspace, std::size_t slab, int workers);
+    CallContext(const CallContext &) = delete;
+    CallContext &operator=(const CallContext &) = delete;
+
+    int workers() const { return workers_; }
+
+    /// Scratch for a kernel. Out of the slab if it has room, else from the allocator, which counts as a fallback. NULL
+    /// when that fails too.
+    void *allocate(std::size_t bytes) noexcept;
+    void release(void *memory) noexcept;
+
+    /// Keeps the first text; kernels may fail on several threads at once.
+    void record_error(const char *text) noexcept;
+    /// "" if none was recorded. Call after the kernel returned.
+    const char *error() const { return error_.data(); }
+
+    /// While it lives, this thread is a worker of the call and allocates from its slab.
+    class WorkerScope {
+      public:
+        WorkerScope(CallContext *context, int worker) noexcept;
+        WorkerScope(const WorkerScope &) = delete;
+        WorkerScope &operator=(const WorkerScope &) = delete;
+        ~WorkerScope();
+
+      private:
+        CallContext *previous_context_;
+        int previous_worker_;
+    };
+    /// Whether this thread runs as a worker of this call.
+    bool on_worker() const noexcept;
+
+  private:
+    struct Slab;
+    Slab &slab(std::size_t index) const;
+
+    std::byte *base_;
+    std::size_t slab_bytes_;
+    int workers_;
+    std::atomic<bool> failed_{false};
+    std::array<char, 512> error_;
+};
+
+/// Scratch allocations, in the whole process so far, that a workspace had no room for. For tests and tuning.
+std::uint64_t workspace_fallbacks() noexcept;
+
+}  // namespace qconv
