@@ -12,6 +12,7 @@
 
 #include "qconv/qconv.h"
 #include "support/catch.h"
+#include "support/reference.h"
 #include "tools/layer_file.h"
 
 namespace {
@@ -75,8 +76,8 @@ std::vector<float> run(qconv_layer_config config, const std::string &target, con
 }
 
 /// Index of the value furthest outside its tolerance, or -1.
-template <typename Tolerance>
-int64_t worst(const std::vector<float> &y, const float *expected, Tolerance tolerance) {
+template <typename Number, typename Tolerance>
+int64_t worst(const std::vector<Number> &y, const float *expected, Tolerance tolerance) {
     int64_t at = -1;
     double excess = 0;
     for (size_t i = 0; i < y.size(); i++) {
@@ -89,37 +90,59 @@ int64_t worst(const std::vector<float> &y, const float *expected, Tolerance tole
     return at;
 }
 
-TEST_CASE("Layers give bitorch's outputs", "[golden]") {
-    const Golden golden = read_golden("forward");
-    REQUIRE(golden.layers.size() >= 120);
-    std::vector<std::string> targets = runnable_targets();
-    targets.emplace_back();  // the registry's own choice
+/// One case of forward.json, its parts found in the data.
+struct ForwardCase {
+    const LayerSpec *layer;
+    int64_t batch, width, width_out;
+    const float *x, *weight, *bias, *expected; // bias may be null
+    double limit;                              // how far from bitorch's a correct output may be
+};
+
+std::vector<ForwardCase> forward_cases(const Golden &golden) {
+    std::vector<ForwardCase> cases;
     for (size_t n = 0; n < golden.layers.size(); n++) {
         const LayerSpec &layer = golden.layers[n];
-        const qconv_layer_config &config = layer.config;
         const Json &facts = golden.cases[n];
         REQUIRE(facts.at("name") == layer.name);
-        const auto batch = facts.at("batch").get<int64_t>();
-        const auto width = facts.at("width").get<int64_t>();
-        const auto width_out = facts.at("width_out").get<int64_t>();
-        const int64_t window = config.in_channels / config.groups * config.kernel_size;
-
-        const float *x = golden.data.data() + facts.at("offset").get<int64_t>();
-        const float *weight = x + batch * config.in_channels * width;
-        const float *bias = layer.bias ? weight + config.out_channels * window : nullptr;
-        const float *expected = weight + config.out_channels * window + (layer.bias ? config.out_channels : 0);
-
+        ForwardCase &c = cases.emplace_back();
+        c.layer = &layer;
+        c.batch = facts.at("batch"), c.width = facts.at("width"), c.width_out = facts.at("width_out");
+        const int64_t window = layer.config.in_channels / layer.config.groups * layer.config.kernel_size;
+        c.x = golden.data.data() + facts.at("offset").get<int64_t>();
+        c.weight = c.x + c.batch * layer.config.in_channels * c.width;
+        c.bias = layer.bias ? c.weight + layer.config.out_channels * window : nullptr;
+        c.expected = c.weight + layer.config.out_channels * (window + (layer.bias ? 1 : 0));
         // Two sums of `window` products in different orders, each operand up to a few roundings from exact.
-        const bool exact = facts.at("exact").get<bool>();
-        const double limit =
-            exact ? 0.0
-                  : 2 * (static_cast<double>(window) + 8) * std::ldexp(1.0, -24) * facts.at("magnitude").get<double>();
+        const double roundings = 2 * (static_cast<double>(window) + 8) * std::ldexp(1.0, -24);
+        c.limit = facts.at("exact").get<bool>() ? 0.0 : roundings * facts.at("magnitude").get<double>();
+    }
+    return cases;
+}
+
+TEST_CASE("The oracle gives bitorch's outputs", "[golden]") {
+    const Golden golden = read_golden("forward");
+    for (const ForwardCase &c : forward_cases(golden)) {
+        INFO(c.layer->name);
+        const std::vector<double> sums =
+            qconv::reference::forward(c.layer->config, c.x, c.batch, c.width, c.weight, c.bias);
+        CHECK(worst(sums, c.expected, [&](float) { return c.limit; }) == -1);
+    }
+}
+
+TEST_CASE("Layers give bitorch's outputs", "[golden]") {
+    const Golden golden = read_golden("forward");
+    const std::vector<ForwardCase> cases = forward_cases(golden);
+    REQUIRE(cases.size() >= 120);
+    std::vector<std::string> targets = runnable_targets();
+    targets.emplace_back(); // the registry's own choice
+    for (const ForwardCase &c : cases) {
         for (const std::string &target : targets) {
-            INFO(layer.name << " on " << (target.empty() ? "the best kernel" : target));
-            const std::vector<float> y = run(config, target, weight, bias, x, batch, width, width_out);
-            const int64_t at = worst(y, expected, [&](float) { return limit; });
+            INFO(c.layer->name << " on " << (target.empty() ? "the best kernel" : target));
+            const std::vector<float> y =
+                run(c.layer->config, target, c.weight, c.bias, c.x, c.batch, c.width, c.width_out);
+            const int64_t at = worst(y, c.expected, [&](float) { return c.limit; });
             INFO("at " << at << ": " << (at < 0 ? 0.0F : y[static_cast<size_t>(at)]) << ", bitorch "
-                       << (at < 0 ? 0.0F : expected[at]) << ", tolerance " << limit);
+                       << (at < 0 ? 0.0F : c.expected[at]) << ", tolerance " << c.limit);
             CHECK(at == -1);
         }
     }
