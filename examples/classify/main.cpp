@@ -86,10 +86,8 @@ void print_layers(const Network &network) {
     std::printf("%-7s %-7s %-34s %-12s %s\n", "layer", "path", "kernel", "target", "weights, bytes (float32)");
     for (const Block &block : network.blocks()) {
         const qconv_kernel &kernel = block.conv.kernel();
-        const qconv_layer_config &config = block.conv.config();
-        const int64_t floats = config.out_channels * config.in_channels / config.groups * config.kernel_size;
         std::printf("%-7s %-7s %-34s %-12s %zu (%zu)\n", block.name.c_str(), qconv_path_name(kernel.path), kernel.name,
-                    kernel.target, block.conv.packed_bytes(), static_cast<size_t>(floats) * sizeof(float));
+                    kernel.target, block.conv.packed_bytes(), block.float_bytes);
     }
 }
 

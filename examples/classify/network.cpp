@@ -9,25 +9,15 @@ namespace {
 /// The five layers of layers.json.
 std::vector<qconv_layer_config> layer_configs() {
     constexpr int64_t kWidth = 64, kWide = 96; // channels
-    const auto layer = [](qconv_layer_kind kind, int64_t in, int64_t out, int64_t kernel_size, int64_t dilation = 1) {
-        qconv_layer_config config;
-        qconv_layer_config_init(&config, kind);
-        config.in_channels = in;
-        config.out_channels = out;
-        config.kernel_size = kernel_size;
-        config.dilation = dilation;
-        qconv_layer_config_pad_same(&config);
-        return config;
-    };
     std::vector<qconv_layer_config> configs = {
-        layer(QCONV_LAYER_CONV1D, Network::kCoefficients, kWidth, 5), layer(QCONV_LAYER_QCONV1D, kWidth, kWidth, 3),
-        layer(QCONV_LAYER_QCONV1D, kWidth, kWidth, 3, 2),             layer(QCONV_LAYER_NOACT, kWidth, kWide, 3),
-        layer(QCONV_LAYER_QCONV1D, kWide, kWide, 3),
+        qconv::conv1d(Network::kCoefficients, kWidth, 5), qconv::qconv1d(kWidth, kWidth, 3),
+        qconv::qconv1d(kWidth, kWidth, 3),                qconv::qconv1d_noact(kWidth, kWide, 3),
+        qconv::qconv1d(kWide, kWide, 3),
     };
-    qconv_layer_config &last = configs.back();
-    last.input_quantization = qconv_quantizer_default(QCONV_INPUTDOREFA);
-    last.weight_quantization = qconv_quantizer_default(QCONV_WEIGHTDOREFA);
-    last.input_quantization.bits = last.weight_quantization.bits = 4;
+    configs[2].dilation = 2;
+    configs[4].input_quantization = qconv::quantizer("inputdorefa", 4);
+    configs[4].weight_quantization = qconv::quantizer("weightdorefa", 4);
+    for (qconv_layer_config &config : configs) qconv::pad_same(config);
     return configs;
 }
 
@@ -56,9 +46,10 @@ Network::Network(const std::filesystem::path &folder, const char *kernel) {
     for (qconv_layer_config config : layer_configs()) {
         config.kernel = kernel;
         const std::string n = std::to_string(blocks_.size());
+        const std::vector<float> weight = read_npy(folder / ("conv" + n + "_weight.npy"));
         std::vector<float> bias;
         if (config.kind == QCONV_LAYER_CONV1D) bias = read_npy(folder / ("conv" + n + "_bias.npy"));
-        blocks_.push_back({"conv" + n, qconv::Layer(config, read_npy(folder / ("conv" + n + "_weight.npy")), bias),
+        blocks_.push_back({"conv" + n, qconv::Layer(config, weight, bias), weight.size() * sizeof(float),
                            read_npy(folder / ("bn" + n + "_scale.npy")), read_npy(folder / ("bn" + n + "_shift.npy"))});
     }
     linear_weight_ = read_npy(folder / "linear_weight.npy");

@@ -19,6 +19,7 @@ struct Signal {
 struct Block {
     std::string name;
     qconv::Layer conv;
+    size_t float_bytes; // of its weights before packing
     std::vector<float> scale, shift;
 
     /// out = conv(in) * scale + shift, for each channel; `out` keeps its memory from call to call.

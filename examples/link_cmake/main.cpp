@@ -6,15 +6,11 @@
 #include "qconv/qconv.hpp"
 
 int main() {
-    if (layer_avx2_register() != QCONV_OK) return 1;
-    qconv_layer_config config;
-    qconv_layer_config_init(&config, QCONV_LAYER_NOACT);
-    config.in_channels = 16;
-    config.out_channels = 32;
-    config.kernel_size = 5;
-    config.pad_left = 4;
-    config.pad_value = 0;
     try {
+        qconv::check(layer_avx2_register());
+        qconv_layer_config config = qconv::qconv1d_noact(16, 32, 5);
+        config.pad_left = 4;
+        config.pad_value = 0;
         // Positive weights count as +1: each output is the sum of its window, 16 channels times 1 to 5 ones.
         const std::vector<float> weight(32 * 16 * 5, 0.5F);
         const qconv::Layer layer(config, weight);
