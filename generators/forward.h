@@ -118,8 +118,13 @@ protected:
         y(right, o, g, n) += pad_delta * (edge(taps, o, g) - edge(first_tap(right, pad_left + width()), o, g));
     }
 
-    /// Buffers start at 0; the constants of a specialised kernel are made known to the compiler.
-    void describe_buffers() {
+    /// Buffers start at 0 and packed weights are dense, `block` being the known extents of their inner dimensions; the
+    /// constants of a specialised kernel are made known to the compiler.
+    void describe_buffers(const std::vector<int> &block) {
+        for (size_t d = 0; d < block.size(); d++) weight.dim(d).set_extent(block[d]);
+        for (int d = 1; d < weight.dimensions(); d++) {
+            weight.dim(d).set_stride(weight.dim(d - 1).stride() * weight.dim(d - 1).extent());
+        }
         for (int d = 0; d < 4; d++) x.dim(d).set_min(0), y.dim(d).set_min(0);
         for (int d = 0; d < weight.dimensions(); d++) weight.dim(d).set_min(0);
         for (int d = 0; d < 2; d++) offset.dim(d).set_min(0);

@@ -19,7 +19,7 @@ public:
     GeneratorParam<int> count_limit{"count_limit", 0};
 
     void generate() {
-        describe_buffers();
+        describe_buffers({out_block});
         build_words();
         build_sums();
         y(w, o, g, n) = scale * cast<float>(offset(o, g) - 2 * acc(w, o, g, n));

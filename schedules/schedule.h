@@ -21,13 +21,19 @@ struct ForwardStages {
     /// packed, joined, split by phase. Each is wanted once per task.
     std::vector<Halide::Func> input;
     Halide::Var p;
-    /// True on stages whose positions beyond the tile may be computed too (all but those that read x unclamped).
-    /// Condition worth compiling the first input stage twice for (undefined: none).
+    /// A condition worth compiling the first input stage twice for (undefined: none).
     Halide::Expr first_stage_case;
+    /// Stages that have this Var interleave elements into words: it is innermost in memory. May be unused.
+    Halide::Var element;
 
     /// The reduction: acc(w, o, g, n), one update. `taps` and `rows` are its reduction variables.
     Halide::Func acc;
     Halide::RVar taps, rows;
+    /// Set where acc also sums the elements of a word: the reduction of a dot-product instruction.
+    Halide::RVar dot;
+    bool has_dot = false;
+    /// window(w, g, n): one update, wanted once per task. May be undefined.
+    Halide::Func window;
 
     /// Byte-counter popcount: counts(w, o, g, n, tap chunk, row chunk) feeds acc in place of the words. Else undefined.
     Halide::Func counts;

@@ -1,9 +1,20 @@
 // Schedules for x86-64: SSE4.1, AVX2 and AVX-512. Vectors run along output positions.
+#include <algorithm>
+
 #include "schedules/schedule.h"
 
 namespace qconv::schedules {
 
 using namespace Halide;
+
+namespace {
+
+bool is_argument(const Func &f, const Var &v) {
+    const std::vector<Var> args = f.args();
+    return std::any_of(args.begin(), args.end(), [&](const Var &a) { return a.name() == v.name(); });
+}
+
+} // namespace
 
 void apply(const ForwardStages &s, const GeneratorContext &context) {
     const Target target = context.target();
@@ -27,6 +38,7 @@ void apply(const ForwardStages &s, const GeneratorContext &context) {
     for (size_t i = 0; i < s.input.size(); i++) {
         Func stage = s.input[i];
         const int lanes = target.natural_vector_size(stage.type());
+        if (is_argument(stage, s.element)) stage.reorder(s.element, s.p).unroll(s.element);
         stage.compute_at(y, task).vectorize(s.p, lanes, TailStrategy::RoundUp);
         if (i == 0 && s.first_stage_case.defined()) stage.specialize(s.first_stage_case);
         for (int u = 0; u < stage.num_update_definitions(); u++) {
@@ -44,11 +56,18 @@ void apply(const ForwardStages &s, const GeneratorContext &context) {
         .vectorize(s.w, lanes)
         .unroll(s.w)
         .unroll(s.o);
-    if (!s.counts.defined()) {
-        acc.update().reorder(s.w, s.o, s.taps, s.rows).vectorize(s.w, lanes).unroll(s.w).unroll(s.o);
-        return;
+    if (s.has_dot) {
+        acc.update().reorder(s.dot, s.w, s.o, s.taps, s.rows).atomic().vectorize(s.dot);
+    } else {
+        acc.update().reorder(s.w, s.o, s.taps, s.rows);
     }
-    acc.update().reorder(s.w, s.o, s.taps, s.rows).vectorize(s.w, lanes).unroll(s.w).unroll(s.o);
+    acc.update().vectorize(s.w, lanes).unroll(s.w).unroll(s.o);
+    if (s.window.defined()) {
+        Func window = s.window;
+        window.compute_at(y, task).vectorize(s.w, lanes, TailStrategy::RoundUp);
+        window.update().reorder(s.w, window.rvars()[0]).vectorize(s.w, lanes, TailStrategy::RoundUp);
+    }
+    if (!s.counts.defined()) return;
     Func counts = s.counts;
     const int bytes = target.natural_vector_size<uint8_t>();
     counts.compute_at(acc, s.rows).vectorize(s.w, bytes).unroll(s.w).unroll(s.o);

@@ -1,0 +1,105 @@
+// Forward by 8-bit (or, where the target has no such product, 16-bit) integer dot products. See layout.h.
+#include "forward.h"
+#include "quantizers.h"
+
+namespace qconv {
+namespace {
+
+using namespace Halide;
+
+class ForwardInt8 : public ForwardGenerator<ForwardInt8, Buffer<void, 6>, Buffer<int32_t, 2>> {
+public:
+    GeneratorParam<int> element_bits{"element_bits", 8};
+    GeneratorParam<int> word_channels{"word_channels", 4};
+    GeneratorParam<bool> window_sum{"window_sum", false};
+
+    void generate() {
+        describe_buffers({elements(), out_block});
+        build_levels();
+        build_words();
+
+        RDom r(0, elements(), 0, steps(), 0, word_rows(), "r");
+        dot = r.x, taps = r.y, rows = r.z;
+        std::vector<Expr> at = reach(w, r.y * (word_taps() * dilation()), {r.z, g, n});
+        at.insert(at.begin(), r.x);
+        acc(w, o, g, n) = 0;
+        acc(w, o, g, n) += cast<int32_t>(words(at)) *
+                           cast<int32_t>(weight(r.x, o % out_block, r.y, r.z, o / out_block, g));
+
+        Expr sum = offset(o, g) + dot_factor * acc(w, o, g, n);
+        if (window_sum) sum += window_factor * build_window()(w, g, n);
+        y(w, o, g, n) = scale * cast<float>(sum);
+        correct_edges();
+    }
+
+    void schedule() {
+        if (using_autoscheduler()) return;
+        schedules::ForwardStages stages;
+        stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
+        stages.tile_width = tile_width;
+        stages.out_block = out_block, stages.width_block = width_block;
+        stages.input = input, stages.first_stage_case = quantizer == QCONV_INPUTDOREFA;
+        stages.element = element_of_word;
+        stages.acc = acc, stages.taps = taps, stages.rows = rows, stages.dot = dot, stages.has_dot = true;
+        if (window_sum) stages.window = window;
+        schedules::apply(stages, context());
+    }
+
+private:
+    std::vector<Func> input;
+    Func level{"level"}, words{"words"}, acc{"acc"}, window{"window"};
+    RVar dot, taps, rows;
+    Var element_of_word{"e"};
+
+    int elements() const { return 32 / element_bits; }
+    int word_taps() const { return elements() / word_channels; }
+    Expr steps() const { return (kernel_size() + (word_taps() - 1)) / word_taps(); }
+    Expr word_rows() const {
+        return word_taps() == 1 ? Expr((channels() + (word_channels - 1)) / word_channels) : Expr(1);
+    }
+
+    /// The input level 0..levels at padded position p; padding is pad_level.
+    void build_levels() {
+        const Expr v = element(p, c);
+        const Expr binary = select(quantizer == QCONV_STEHEAVISIDE, v > 0.0f, v >= 0.0f);
+        const Expr q = select(quantizer == QCONV_INPUTDOREFA,
+                              cast<uint8_t>(cast<int32_t>(quantizers::inputdorefa_level(v, levels))),
+                              strict_float(select(binary, cast<uint8_t>(1), cast<uint8_t>(0))));
+        level(p, c, g, n) = select(likely(inside(p)), q, cast<uint8_t>(pad_level));
+        input.push_back(level);
+    }
+
+    void build_words() {
+        const Var &e = element_of_word;
+        Var row("row"), f("f");
+        const Type type = element_bits == 8 ? UInt(8) : Int(16);
+        // Channels past the last and taps past the kernel's end meet a weight of 0, so any value will do for them.
+        const auto value = [&](const Expr &at) {
+            const Expr channel = min(row * word_channels + e % word_channels, channels() - 1);
+            return cast(type, level(at + (e / word_channels) * dilation(), channel, g, n));
+        };
+        if (is_unit_stride()) {
+            words(e, p, row, g, n) = value(p);
+        } else {
+            words(e, p, f, row, g, n) = value(p * stride() + f);
+        }
+        input.push_back(words);
+    }
+
+    /// The sum of all input levels under the window of each output column.
+    Func build_window() {
+        Func column("column");
+        RDom channel(0, channels(), "channel"), tap(0, kernel_size(), "tap");
+        column(p, g, n) = 0;
+        column(p, g, n) += cast<int32_t>(level(p, channel, g, n));
+        input.push_back(column);
+        window(w, g, n) = 0;
+        window(w, g, n) += column(w * stride() + tap * dilation(), g, n);
+        return window;
+    }
+};
+
+} // namespace
+} // namespace qconv
+
+HALIDE_REGISTER_GENERATOR(qconv::ForwardInt8, forward_int8)
