@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <limits>
 
+#include "runtime/workspace.h"
+
 namespace qconv::test {
 namespace {
 
@@ -124,8 +126,10 @@ std::string GuardedRun::forward(const qconv_layer *layer, const LayerCase &c, Gu
     const float *x = x_arena_.place(c.x(), edge);
     const std::vector<float> unwritten(static_cast<size_t>(c.y_size()), std::numeric_limits<float>::quiet_NaN());
     y_ = y_arena_.place(unwritten, edge);
+    const uint64_t fallbacks = workspace_fallbacks();
     const qconv_status status = qconv_layer_forward(layer, x, s.batch, s.width, y_, workspace, workspace_bytes);
     if (status != QCONV_OK) return std::string(qconv_status_name(status)) + ": " + qconv_last_error();
+    if (workspace_fallbacks() != fallbacks) return "a workspace of the size asked for had no room for scratch";
     if (const auto at = x_arena_.damage(); at != 0) return "wrote at byte " + std::to_string(at) + " of x";
     if (const auto at = y_arena_.damage(); at != 0) return "wrote at byte " + std::to_string(at) + " of y";
     if (const auto at = own_workspace ? 0 : workspace_arena_.damage(); at != 0) {

@@ -1,0 +1,328 @@
+// Dispatch: targets from CPU features given as a parameter, the choice among kernels, forced kernels, the kernel list.
+#include "runtime/registry.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "qconv/error.hpp"
+#include "runtime/arithmetic.h"
+#include "runtime/cpu_features.h"
+#include "runtime/select.h"
+#include "support/catch.h"
+#include "support/layer_case.h"
+
+namespace qconv::test {
+namespace {
+
+/// A shape no other test uses, so that specialised rows registered here serve none of their layers.
+constexpr int64_t kOddChannels = 977;
+
+qconv_layer_config config_of(const std::string &pair_name) {
+    qconv_layer_config config;
+    qconv_layer_config_init(&config, QCONV_LAYER_QCONV1D);
+    for (const Pair &pair : pairs()) {
+        if (pair.name == pair_name) apply(pair, config);
+    }
+    config.in_channels = 64;
+    config.out_channels = 48;
+    config.kernel_size = 3;
+    config.pad_left = config.pad_right = 1;
+    config.pad_value = 0;
+    return config;
+}
+
+const std::string kPairOfPath[QCONV_PATHS] = {"sign/sign", "inputdorefa8/weightdorefa8", "NoAct sign", "conv1d"};
+
+/// Message of the failure of body(), which must have that status.
+template <typename Body>
+std::string failure(qconv_status status, const Body &body) {
+    try {
+        body();
+    } catch (const Error &error) {
+        CHECK(error.status() == status);
+        return error.what();
+    }
+    FAIL_CHECK("no failure, expected " << qconv_status_name(status));
+    return "";
+}
+
+bool names(const std::string &text, const std::string &part) {
+    return text.find(part) != std::string::npos;
+}
+
+/// Back to the real CPU at the end of a scope.
+struct PretendCpu {
+    explicit PretendCpu(CpuFeatures features) { override_cpu_features(features); }
+    ~PretendCpu() { override_cpu_features(std::nullopt); }
+};
+
+CpuFeatures everything() {
+    CpuFeatures all;
+    for (const KernelTarget &target : kernel_targets())
+        all = all | target.needs;
+    return all;
+}
+
+TEST_CASE("registry: targets by CPU features", "[registry]") {
+    std::vector<std::string> order;
+    for (const KernelTarget &target : kernel_targets()) {
+        order.emplace_back(target.name);
+        CHECK(best_target(target.needs) == &target);
+        CHECK(find_target(target.name) == &target);
+        CHECK(find_target(target.halide_target) == &target);
+        CHECK(std::string(missing_feature(target, target.needs)) == "");
+        // Without any one of its features it is out, and the message says which.
+        for (int f = 0; f < static_cast<int>(CpuFeature::Count); ++f) {
+            const auto feature = static_cast<CpuFeature>(f);
+            if (!target.needs.has(feature)) continue;
+            CpuFeatures fewer = everything();
+            fewer.remove(feature);
+            const KernelTarget *best = best_target(fewer);
+            INFO(target.name << " without " << cpu_feature_name(feature));
+            CHECK((best == nullptr || target_rank(best->name) > target_rank(target.name)));
+            CHECK(std::string(missing_feature(target, fewer)) == cpu_feature_name(feature));
+        }
+    }
+    CHECK(order == std::vector<std::string>{"avx512_zen4", "avx512", "avx2", "sse41"});
+    CHECK(best_target({}) == nullptr);
+    CHECK(find_target("avx1024") == nullptr);
+    CHECK(find_target("") == nullptr);
+    CHECK(target_rank("avx1024") == 4);
+}
+
+TEST_CASE("registry: features by cpuid words", "[registry]") {
+    CpuidWords all;
+    all.leaf1_ecx = all.leaf7_ebx = all.leaf7_ecx = all.leaf7_1_eax = all.extended1_ecx = ~0u;
+    const auto best = [&](uint64_t xcr0) {
+        CpuidWords words = all;
+        words.xcr0 = xcr0;
+        return std::string(best_target(decode_cpuid(words))->name);
+    };
+    CHECK(best(0xe7) == "avx512_zen4");
+    CHECK(best(0x07) == "avx2");  // the operating system does not save zmm registers
+    CHECK(best(0x67) == "avx2");  // nor half of them
+    CHECK(best(0x03) == "sse41");
+    CHECK(best(0) == "sse41");
+    CHECK(decode_cpuid(CpuidWords{}) == CpuFeatures{});
+}
+
+TEST_CASE("registry: the best target of this CPU", "[registry]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    const KernelTarget *best = best_target(cpu_features());
+    REQUIRE(best != nullptr);
+    if (const char *expected = std::getenv("QCONV_TEST_EXPECT_TARGET")) {
+        REQUIRE(std::string(best->name) == expected);
+    }
+    for (const KernelTarget &target : kernel_targets()) {
+        const char *missing = nullptr;
+        const bool supported = qconv_cpu_supports(target.name, &missing) != 0;
+        INFO(target.name << ", missing: " << missing);
+        CHECK(supported == (target_rank(target.name) >= target_rank(best->name)));
+        CHECK(std::string(missing).empty() == supported);
+        for (const std::string &pair : kPairOfPath) {
+            qconv_layer_config config = config_of(pair);
+            const std::vector<float> weight(64 * 48 * 3, 0.25f);
+            const std::string force = std::string("@") + target.name;
+            qconv_layer *layer = nullptr;
+            REQUIRE(qconv_layer_create(&config, weight.data(), nullptr, &layer) == QCONV_OK);
+            CHECK(std::string(qconv_layer_kernel(layer)->target) == best->name);
+            qconv_layer_destroy(layer);
+            layer = nullptr;
+            config.kernel = force.c_str();
+            const qconv_status status = qconv_layer_create(&config, weight.data(), nullptr, &layer);
+            const LayerPtr owner(layer);
+            if (supported) {
+                REQUIRE(status == QCONV_OK);
+                CHECK(std::string(qconv_layer_kernel(layer)->target) == target.name);
+            } else {
+                CHECK(status == QCONV_UNSUPPORTED_CPU);
+                CHECK(names(qconv_last_error(), missing));
+                CHECK(names(qconv_last_error(), target.name));
+            }
+        }
+    }
+    const char *missing = nullptr;
+    CHECK(qconv_cpu_supports("avx1024", &missing) == 0);
+}
+
+TEST_CASE("registry: a lesser CPU gets lesser kernels", "[registry]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    const std::vector<float> weight(64 * 48 * 3, 0.25f);
+    const qconv_layer_config config = config_of("sign/sign");
+    for (const KernelTarget &target : kernel_targets()) {
+        const PretendCpu pretend(target.needs);
+        qconv_layer *layer = nullptr;
+        REQUIRE(qconv_layer_create(&config, weight.data(), nullptr, &layer) == QCONV_OK);
+        const LayerPtr owner(layer);
+        CHECK(std::string(qconv_layer_kernel(layer)->target) == target.name);
+    }
+    const PretendCpu none{CpuFeatures{}};
+    qconv_layer *layer = nullptr;
+    CHECK(qconv_layer_create(&config, weight.data(), nullptr, &layer) == QCONV_NO_KERNEL);
+    CHECK(names(qconv_last_error(), "sse3"));
+}
+
+TEST_CASE("registry: the choice, by target and estimated cost", "[registry]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    for (const KernelTarget &target : kernel_targets()) {
+        for (int path = 0; path < QCONV_PATHS; ++path) {
+            const qconv_layer_config config = config_of(kPairOfPath[path]);
+            const qconv_kernel &chosen = select_kernel(config, target.needs);
+            INFO(target.name << ", " << kPairOfPath[path] << ": " << chosen.name);
+            CHECK(std::string(chosen.target) == target.name);
+            CHECK(chosen.path == path);
+        }
+        for (const Pair &pair : pairs()) {
+            qconv_layer_config config = config_of(pair.name);
+            const qconv_kernel &chosen = select_kernel(config, target.needs);
+            CHECK(chosen.in_channels == 0);
+            const double cost = estimate_cost(chosen, config);
+            CHECK(std::isfinite(cost));
+            CHECK(cost > 0);
+            for (size_t i = 0; i < kernel_count(); ++i) {
+                const qconv_kernel &other = *kernel_at(i);
+                if (std::string(other.target) != target.name || other.in_channels != 0) continue;
+                const double other_cost = estimate_cost(other, config);
+                INFO(pair.name << ": " << chosen.name << " at " << cost << ", " << other.name << " at " << other_cost);
+                if (mismatch(other, config) == nullptr) CHECK(cost <= other_cost);
+            }
+        }
+    }
+}
+
+TEST_CASE("registry: forced kernels", "[registry]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    for (size_t i = 0; i < kernel_count(); ++i) {
+        const qconv_kernel &kernel = *kernel_at(i);
+        if (kernel.in_channels != 0) continue;
+        for (const std::string &pair : kPairOfPath) {
+            qconv_layer_config config = config_of(pair);
+            std::string name;
+            force_kernel(config, kernel, name);
+            const bool serves = mismatch(kernel, config) == nullptr && std::isfinite(estimate_cost(kernel, config));
+            INFO(name << " for " << pair);
+            if (serves) {
+                CHECK(&select_kernel(config, everything()) == &kernel);
+                const std::string text =
+                    failure(QCONV_UNSUPPORTED_CPU, [&] { select_kernel(config, CpuFeatures{CpuFeature::Sse3}); });
+                CHECK(names(text, "ssse3"));
+                config.kernel = kernel.name;  // on any target
+                CHECK(std::string(select_kernel(config, everything()).name) == kernel.name);
+            } else {
+                const std::string text = failure(QCONV_NO_KERNEL, [&] { select_kernel(config, everything()); });
+                CHECK(names(text, name));
+            }
+        }
+    }
+    qconv_layer_config config = config_of("sign/sign");
+    for (const char *unknown : {"no_such_kernel", "no_such_kernel@avx2", "@avx1024", "@", ""}) {
+        config.kernel = unknown;
+        if (std::strlen(unknown) < 2) continue;  // forces nothing
+        INFO(unknown);
+        CHECK(names(failure(QCONV_NO_KERNEL, [&] { select_kernel(config, everything()); }), unknown));
+    }
+}
+
+TEST_CASE("registry: the kernel list is what is registered", "[registry]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    const auto list = nlohmann::json::parse(std::ifstream(QCONV_TEST_DATA "/../kernels.json"));
+    std::set<std::string> expected, registered;
+    for (const auto &row : list) {
+        for (const auto &target : row.at("targets")) {
+            expected.insert(row.at("name").get<std::string>() + "@" + target.get<std::string>());
+        }
+    }
+    for (size_t i = 0; i < kernel_count(); ++i) {
+        const qconv_kernel &kernel = *kernel_at(i);
+        if (kernel.in_channels != 0) continue;
+        INFO(kernel.name << "@" << kernel.target << " is there twice");
+        CHECK(registered.insert(std::string(kernel.name) + "@" + kernel.target).second);
+    }
+    CHECK(registered == expected);
+    for (const KernelTarget &target : kernel_targets()) {
+        std::set<qconv_path> paths;
+        for (size_t i = 0; i < kernel_count(); ++i) {
+            if (std::string(kernel_at(i)->target) == target.name) paths.insert(kernel_at(i)->path);
+        }
+        INFO(target.name);
+        CHECK(paths.size() == QCONV_PATHS);
+    }
+}
+
+int never_called(void **) {
+    return 1;
+}
+
+/// The best generic sign kernel of a target, bound to the shape only this file uses.
+qconv_kernel specialised_row(const char *name, const char *target) {
+    const qconv_layer_config config = config_of("sign/sign");
+    qconv_kernel row = select_kernel(config, find_target(target)->needs);
+    row.name = name;
+    row.call = never_called;
+    row.in_channels = row.out_channels = kOddChannels;
+    row.kernel_size = 3;
+    row.stride = row.dilation = row.groups = 1;
+    return row;
+}
+
+TEST_CASE("registry: specialised before generic", "[registry]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    static const qconv_kernel rows[] = {specialised_row("odd_layer", "sse41"), specialised_row("odd_layer", "avx2")};
+    const size_t before = qconv_kernel_count();
+    REQUIRE(qconv_register_kernels(rows, 2) == QCONV_OK);
+    CHECK(qconv_kernel_count() == before + 2);
+    CHECK(qconv_register_kernels(rows, 2) == QCONV_OK);
+    CHECK(qconv_kernel_count() == before + 2);
+
+    qconv_layer_config config = config_of("sign/sign");
+    config.in_channels = config.out_channels = kOddChannels;
+    CHECK(&select_kernel(config, find_target("sse41")->needs) == &rows[0]);
+    CHECK(&select_kernel(config, find_target("avx2")->needs) == &rows[1]);
+    CHECK(&select_kernel(config, everything()) == &rows[1]);  // ahead of a generic kernel of a better target
+    config.kernel = "@avx512";
+    CHECK(select_kernel(config, everything()).in_channels == 0);
+    config.kernel = nullptr;
+
+    // One constant off, and the generic kernel serves.
+    const auto generic_when = [&](int64_t qconv_layer_config::*field, int64_t value) {
+        qconv_layer_config other = config;
+        other.*field = value;
+        return select_kernel(other, everything()).in_channels == 0;
+    };
+    CHECK(generic_when(&qconv_layer_config::in_channels, kOddChannels + 1));
+    CHECK(generic_when(&qconv_layer_config::out_channels, kOddChannels + 1));
+    CHECK(generic_when(&qconv_layer_config::kernel_size, 4));
+    CHECK(generic_when(&qconv_layer_config::stride, 2));
+    CHECK(generic_when(&qconv_layer_config::dilation, 2));
+    CHECK(generic_when(&qconv_layer_config::groups, kOddChannels));
+    CHECK_FALSE(generic_when(&qconv_layer_config::pad_left, 7));
+
+    // Rows that contradict what is there, or themselves: refused, with all that came with them.
+    static qconv_kernel bad[] = {specialised_row("another_layer", "sse41"), rows[0]};
+    bad[1].out_block += 1;
+    CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
+    CHECK(names(qconv_last_error(), "odd_layer"));
+    bad[1] = specialised_row("misnamed@avx2", "avx2");
+    CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
+    bad[1] = specialised_row("wrong_target", "avx2");
+    bad[1].target = "avx1024";
+    CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
+    CHECK(names(qconv_last_error(), "avx1024"));
+    bad[1] = specialised_row("no_entry", "avx2");
+    bad[1].call = nullptr;
+    CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
+    bad[1] = specialised_row("no_block", "avx2");
+    bad[1].out_block = 0;
+    CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
+    CHECK(names(qconv_last_error(), "out_block"));
+    CHECK(qconv_kernel_count() == before + 2);
+}
+
+}  // namespace
+}  // namespace qconv::test
