@@ -1,15 +1,12 @@
-// The oracle itself, against numbers worked out by hand and against a second, differently written convolution.
+// The oracle itself, against numbers worked out by hand and against a second, differently written convolution. Against
+// bitorch it is held in golden_test.cpp.
 #include "support/reference.h"
 
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 #include <limits>
-#include <nlohmann/json.hpp>
 
 #include "support/catch.h"
 #include "support/layer_case.h"
-#include "tools/layer_file.h"
 
 namespace qconv::test {
 namespace {
@@ -192,29 +189,6 @@ TEST_CASE("reference: tolerances", "[reference]") {
     CHECK(reference::first_mismatch(expected, right) == -1);
     CHECK(reference::first_mismatch(expected, wrong) == 1);
     CHECK(reference::first_mismatch(expected, nan) == 0);
-}
-
-TEST_CASE("reference: bitorch's layers", "[reference][golden]") {
-    const std::filesystem::path folder = QCONV_TEST_DATA "/golden";
-    const auto layers = tools::read_layer_file(folder / "forward_layers.json");
-    const auto cases = nlohmann::json::parse(std::ifstream(folder / "forward.json")).at("cases");
-    REQUIRE(layers.size() == cases.size());
-    std::vector<float> data(std::filesystem::file_size(folder / "forward.bin") / sizeof(float));
-    std::ifstream(folder / "forward.bin", std::ios::binary)
-        .read(reinterpret_cast<char *>(data.data()), static_cast<std::streamsize>(data.size() * sizeof(float)));
-    for (size_t i = 0; i < layers.size(); ++i) {
-        const qconv_layer_config &config = layers[i].config;
-        const auto batch = cases[i].at("batch").get<int64_t>(), width = cases[i].at("width").get<int64_t>();
-        const float *x = data.data() + cases[i].at("offset").get<int64_t>();
-        const float *weight = x + batch * config.in_channels * width;
-        const float *bias = weight + config.out_channels * (config.in_channels / config.groups) * config.kernel_size;
-        const float *y = layers[i].bias ? bias + config.out_channels : bias;
-        const auto expected =
-            reference::expect(config, QCONV_PATH_F32F32, x, batch, width, weight, layers[i].bias ? bias : nullptr);
-        CHECK(reference::width_out(config, width) == cases[i].at("width_out").get<int64_t>());
-        INFO(layers[i].name);
-        CHECK(reference::first_mismatch(expected, y) == -1);
-    }
 }
 
 }  // namespace
