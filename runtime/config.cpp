@@ -36,7 +36,7 @@ void check_quantizer(const std::string &name, const qconv_quantizer &quantizer) 
     if (quantizer.kind == QCONV_INPUTDOREFA || quantizer.kind == QCONV_WEIGHTDOREFA) {
         check_range(name + ".bits", quantizer.bits, 1, 8);
     }
-    if (quantizer.kind == QCONV_PROGRESSIVE_SIGN) {
+    if (quantizer.kind == QCONV_PROGRESSIVE_SIGN && quantizer.training != 0) {
         check_finite(name + ".alpha", quantizer.alpha);
         check_finite(name + ".beta", quantizer.beta);
         check_finite(name + ".scale", quantizer.scale);
@@ -52,10 +52,15 @@ void check_mixed(const std::string &name, const qconv_quantizer &first, const qc
     if (mix > 0) check_quantizer(name + "_next", next);
 }
 
+qconv_quantizer simplified(qconv_quantizer quantizer) {
+    if (quantizer.kind == QCONV_PROGRESSIVE_SIGN && quantizer.training == 0) quantizer.kind = QCONV_SIGN;
+    return quantizer;
+}
+
 MixedQuantizer mixed(const qconv_quantizer &first, const qconv_quantizer &next, float mix) {
-    if (mix == 1) return {next, next, 0};
-    if (mix == 0) return {first, first, 0};
-    return {first, next, mix};
+    if (mix == 1) return {simplified(next), simplified(next), 0};
+    if (mix == 0) return {simplified(first), simplified(first), 0};
+    return {simplified(first), simplified(next), mix};
 }
 
 MixedQuantizer identity() {

@@ -48,7 +48,8 @@ struct MixedQuantizer {
     qconv_quantizer next;
     float mix;
 };
-/// The quantizers a layer applies: identity where its kind has none; a mix of 1 becomes next alone.
+/// The quantizers a layer applies: identity where its kind has none; a mix of 1 becomes next alone; progressive_sign is
+/// always its training form, for in evaluation it is sign.
 MixedQuantizer input_quantizer(const qconv_layer_config &config);
 MixedQuantizer weight_quantizer(const qconv_layer_config &config);
 
