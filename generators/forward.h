@@ -3,6 +3,7 @@
 
 #include "Halide.h"
 #include "qconv/layout.h"
+#include "quantizers.h"
 #include "schedules/schedule.h"
 
 namespace qconv {
@@ -105,6 +106,25 @@ protected:
         return to;
     }
     bool is_unit_stride() const { return unit_stride || (specialised() && stride_by == 1); }
+
+    /// The input of the float paths, quantized and padded, at padded position p and channel c; channels past the last
+    /// are 0. The quantizer is (1 - mix) * quantizer + mix * next.
+    Halide::Func float_input() {
+        using Halide::select;
+        const Expr v = element(p, Halide::min(c, channels() - 1));
+        const Expr first = quantizers::forward(quantizer, v, levels, divisor);
+        const Expr second = quantizers::forward(next, v, next_levels, next_divisor);
+        const Expr mixed = select(mix == 0.0f, first, second * mix + first * (1.0f - mix));
+        Halide::Func padded("padded");
+        const Expr at = select(Halide::likely(inside(p)), mixed, pad_value);
+        padded(p, c, g, n) = select(c < channels(), at, 0.0f);
+        return padded;
+    }
+    /// Cases of float_input worth code of their own: x as it is; quantizers without the costly tanh.
+    std::vector<Expr> float_input_cases() const {
+        return {quantizer == QCONV_IDENTITY && mix == 0.0f,
+                quantizer != QCONV_WEIGHTDOREFA && next != QCONV_WEIGHTDOREFA};
+    }
 
     /// y += pad_delta * (weights of the taps outside x), at the columns that reach over an end (layout.h).
     void correct_edges() {

@@ -32,7 +32,8 @@ public:
         stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
         stages.tile_width = tile_width;
         stages.out_block = out_block, stages.width_block = width_block;
-        stages.input = input, stages.first_stage_case = strict;
+        stages.input = input;
+        if (strict.defined()) stages.first_stage_cases = {strict};
         stages.acc = acc, stages.taps = taps, stages.rows = rows;
         stages.counts = counts, stages.count_taps = count_taps, stages.count_rows = count_rows;
         schedules::apply(stages, context());
@@ -65,7 +66,7 @@ private:
             bits(p, c, plane, g, n) = strict_float(select(strict, v > threshold, v >= threshold));
         } else {
             Func level("level");
-            level(p, c, g, n) = cast<uint8_t>(quantizers::inputdorefa_level(element(p, c), levels));
+            level(p, c, g, n) = cast<uint8_t>(cast<int32_t>(quantizers::inputdorefa_level(element(p, c), levels)));
             input.push_back(level);
             bits(p, c, plane, g, n) = (level(p, c, g, n) & (cast<uint8_t>(1) << cast<uint8_t>(plane))) != 0;
         }

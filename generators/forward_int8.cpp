@@ -38,7 +38,7 @@ public:
         stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
         stages.tile_width = tile_width;
         stages.out_block = out_block, stages.width_block = width_block;
-        stages.input = input, stages.first_stage_case = quantizer == QCONV_INPUTDOREFA;
+        stages.input = input, stages.first_stage_cases = {quantizer == QCONV_INPUTDOREFA};
         stages.element = element_of_word;
         stages.acc = acc, stages.taps = taps, stages.rows = rows, stages.dot = dot, stages.has_dot = true;
         if (window_sum) stages.window = window;

@@ -50,14 +50,15 @@ inline Expr progressive_sign_gradient(const Expr &) { return 1.0f; }
 inline Expr identity(const Expr &v) { return v; }
 inline Expr identity_gradient(const Expr &) { return 1.0f; }
 
-/// The forward function that `kind` (a qconv_quantizer_kind, known only at run time) selects. The runtime passes
-/// progressive_sign in its evaluation form as sign.
+/// The forward function that `kind` (a qconv_quantizer_kind, known only at run time) selects, in IEEE arithmetic. The
+/// runtime passes progressive_sign in its evaluation form as sign.
 inline Expr forward(const Expr &kind, const Expr &v, const Expr &levels, const Expr &divisor) {
     using Halide::select;
-    return select(kind == QCONV_IDENTITY, identity(v), kind == QCONV_STEHEAVISIDE, steheaviside(v),
-                  kind == QCONV_INPUTDOREFA, inputdorefa(v, levels), kind == QCONV_WEIGHTDOREFA,
-                  weightdorefa(v, levels, divisor), kind == QCONV_PROGRESSIVE_SIGN, progressive_sign(v, divisor),
-                  sign(v));
+    const Expr quantized = Halide::strict_float(
+        select(kind == QCONV_STEHEAVISIDE, steheaviside(v), kind == QCONV_INPUTDOREFA, inputdorefa(v, levels),
+               kind == QCONV_PROGRESSIVE_SIGN, progressive_sign(v, divisor), sign(v)));
+    return select(kind == QCONV_IDENTITY, v, kind == QCONV_WEIGHTDOREFA,
+                  Halide::strict_float(weightdorefa(v, levels, divisor)), quantized);
 }
 
 } // namespace qconv::quantizers

@@ -1,4 +1,4 @@
-// The seam between algorithms and schedules. A generator fills one ForwardStages; apply() schedules it for the target.
+// The seam between algorithms and schedules. A generator fills one of the structs below; apply() schedules it for the target.
 // Schedules define no Func; generators read no target.
 #pragma once
 
@@ -8,24 +8,27 @@
 
 namespace qconv::schedules {
 
-/// A forward convolution, as its generator built it. Vars are shared by all Funcs that have them.
-struct ForwardStages {
+/// What every forward convolution has. Vars are shared by all Funcs that have them.
+struct OutputStages {
     /// y(w, o, g, n), with two update definitions (left and right edge columns) on the packed paths.
     Halide::Func y;
     Halide::Var w, o, g, n;
     Halide::Expr tile_width; ///< output positions per task
-    int out_block;           ///< output channels computed together; o of acc is padded up to it
-    int width_block;         ///< output positions computed together
+    int width_block = 1;     ///< output positions computed together
 
     /// Input stages in order of computation, indexed by padded position p (or p and stride phase) first: quantized,
     /// packed, joined, split by phase. Each is wanted once per task.
     std::vector<Halide::Func> input;
     Halide::Var p;
-    /// A condition worth compiling the first input stage twice for (undefined: none).
-    Halide::Expr first_stage_case;
+    /// Conditions worth code of their own for the first input stage.
+    std::vector<Halide::Expr> first_stage_cases;
     /// Stages that have this Var interleave elements into words: it is innermost in memory. May be unused.
     Halide::Var element;
+};
 
+/// A forward convolution by multiply-accumulate, popcount or dot product.
+struct ForwardStages : OutputStages {
+    int out_block = 1; ///< output channels computed together; o of acc is padded up to it
     /// The reduction: acc(w, o, g, n), one update. `taps` and `rows` are its reduction variables.
     Halide::Func acc;
     Halide::RVar taps, rows;
@@ -34,13 +37,25 @@ struct ForwardStages {
     bool has_dot = false;
     /// window(w, g, n): one update, wanted once per task. May be undefined.
     Halide::Func window;
-
     /// Byte-counter popcount: counts(w, o, g, n, tap chunk, row chunk) feeds acc in place of the words. Else undefined.
     Halide::Func counts;
     Halide::RVar count_taps, count_rows;
 };
 
+/// A forward convolution by table lookup.
+struct LookupStages : OutputStages {
+    /// table(p [, phase], entry, channel group, g, n), and the two half sums it adds.
+    std::vector<Halide::Func> halves;
+    Halide::Func table;
+    Halide::Var entry;
+    int table_entries = 0;
+    /// part(w, o, g, n, chunk): sum over `taps` and the `tables` in use at once. acc: sum of part over `chunks`.
+    Halide::Func part, acc;
+    Halide::RVar taps, tables, chunks;
+};
+
 /// Schedules every stage for the generator's target.
 void apply(const ForwardStages &stages, const Halide::GeneratorContext &context);
+void apply(const LookupStages &stages, const Halide::GeneratorContext &context);
 
 } // namespace qconv::schedules

@@ -1,0 +1,92 @@
+// Forward of real inputs and binary weights by table lookup. For every group of G = table_channels channels a table
+// holds, at each position, the 2^G signed sums of those channels; each output channel and tap then adds the one entry
+// that its G weight bits choose: G multiply-accumulates an addition.
+#include "forward.h"
+
+namespace qconv {
+namespace {
+
+using namespace Halide;
+
+class ForwardF32B1 : public ForwardGenerator<ForwardF32B1, Buffer<uint8_t, 5>, Buffer<float, 2>> {
+public:
+    GeneratorParam<int> table_channels{"table_channels", 5};
+    GeneratorParam<int> tables{"tables", 2};
+
+    void generate() {
+        describe_buffers({tables});
+        input.push_back(float_input());
+        if (!is_unit_stride()) input.push_back(by_phase(input.back(), {c, g, n}, "padded_by_phase"));
+        build_table();
+
+        // part sums the tables in use at once over the taps; acc sums the chunks of tables.
+        Var z("z");
+        RDom r(0, kernel_size(), 0, tables, "r");
+        taps = r.x, rows = r.y;
+        const Expr bits = cast<int32_t>(weight(r.y, r.x, o, z, g));
+        const Expr entry = unsafe_promise_clamped(bits, 0, (1 << table_channels) - 1);
+        part(w, o, g, n, z) = 0.0f;
+        part(w, o, g, n, z) += table(reach(w, r.x * dilation(), {entry, z * tables + r.y, g, n}));
+
+        const int chunk_channels = tables.value() * table_channels.value();
+        RDom chunk(0, (channels() + (chunk_channels - 1)) / chunk_channels, "chunk");
+        chunks = chunk.x;
+        acc(w, o, g, n) = 0.0f;
+        acc(w, o, g, n) += part(w, o, g, n, chunk);
+        y(w, o, g, n) = offset(o, g) + acc(w, o, g, n);
+    }
+
+    void schedule() {
+        if (using_autoscheduler()) return;
+        schedules::LookupStages stages;
+        stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
+        stages.tile_width = tile_width;
+        stages.width_block = width_block;
+        stages.input = input, stages.first_stage_cases = float_input_cases();
+        stages.halves = halves, stages.table = table, stages.entry = j;
+        stages.table_entries = 1 << table_channels;
+        stages.part = part, stages.taps = taps, stages.tables = rows;
+        stages.acc = acc, stages.chunks = chunks;
+        schedules::apply(stages, context());
+    }
+
+private:
+    std::vector<Func> input, halves;
+    Func table{"table"}, part{"part"}, acc{"acc"};
+    RVar taps, rows, chunks;
+    Var j{"j"}; // entry of a table
+
+    /// table(p [, f], j, group of channels, g, n): bit b of j set adds channel b of the group, clear subtracts it. The
+    /// sums of both halves of the channels come first, so that an entry costs one addition.
+    void build_table() {
+        Var q("q"), f("f");
+        std::vector<Var> args{p};
+        if (!is_unit_stride()) args.push_back(f);
+        std::vector<Expr> at(args.begin(), args.end());
+        const auto with = [](auto list, const auto &...more) {
+            (list.push_back(more), ...);
+            return list;
+        };
+        const auto half = [&](const std::string &name, int from, int count) {
+            Func sums(name);
+            Expr sum;
+            for (int b = 0; b < count; b++) {
+                const Expr v = input.back()(with(at, Expr(q * table_channels + (from + b)), Expr(g), Expr(n)));
+                const Expr term = select(((j >> b) & 1) != 0, v, -v);
+                sum = sum.defined() ? sum + term : term;
+            }
+            sums(with(args, j, q, g, n)) = sum;
+            halves.push_back(sums);
+            return sums;
+        };
+        const int low_bits = table_channels / 2;
+        Func low = half("low", 0, low_bits), high = half("high", low_bits, table_channels - low_bits);
+        table(with(args, j, q, g, n)) = low(with(at, Expr(j & ((1 << low_bits) - 1)), Expr(q), Expr(g), Expr(n))) +
+                                        high(with(at, Expr(j >> low_bits), Expr(q), Expr(g), Expr(n)));
+    }
+};
+
+} // namespace
+} // namespace qconv
+
+HALIDE_REGISTER_GENERATOR(qconv::ForwardF32B1, forward_f32b1)

@@ -1,0 +1,44 @@
+// Forward in floating point: any input quantizer, real weights, optional bias. Also plain conv1d.
+#include "forward.h"
+
+namespace qconv {
+namespace {
+
+using namespace Halide;
+
+class ForwardF32F32 : public ForwardGenerator<ForwardF32F32, Buffer<float, 5>, Buffer<float, 2>> {
+public:
+    void generate() {
+        describe_buffers({out_block});
+        input.push_back(float_input());
+        if (!is_unit_stride()) input.push_back(by_phase(input.back(), {c, g, n}, "padded_by_phase"));
+
+        RDom r(0, kernel_size(), 0, channels(), "r");
+        taps = r.x, rows = r.y;
+        acc(w, o, g, n) = 0.0f;
+        acc(w, o, g, n) += input.back()(reach(w, r.x * dilation(), {r.y, g, n})) *
+                           weight(o % out_block, r.x, r.y, o / out_block, g);
+        y(w, o, g, n) = offset(o, g) + acc(w, o, g, n);
+    }
+
+    void schedule() {
+        if (using_autoscheduler()) return;
+        schedules::ForwardStages stages;
+        stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
+        stages.tile_width = tile_width;
+        stages.out_block = out_block, stages.width_block = width_block;
+        stages.input = input, stages.first_stage_cases = float_input_cases();
+        stages.acc = acc, stages.taps = taps, stages.rows = rows;
+        schedules::apply(stages, context());
+    }
+
+private:
+    std::vector<Func> input;
+    Func acc{"acc"};
+    RVar taps, rows;
+};
+
+} // namespace
+} // namespace qconv
+
+HALIDE_REGISTER_GENERATOR(qconv::ForwardF32F32, forward_f32f32)
