@@ -93,8 +93,9 @@ void print_summary(const std::vector<LayerSpec> &layers, const CompileOptions &o
         }
     }
     if (layers.size() > kShown) fmt::print("... and {} more layers (manifest.json)\n", layers.size() - kShown);
-    fmt::print("\n{} layers, {} kernels, {} targets in {}; in {}:\n", layers.size(), compiled.kernels.size(),
-               options.targets.size(), human_seconds(compiled.seconds), folder);
+    fmt::print("\n{}, {}, {} in {}; in {}:\n", counted(layers.size(), "layer"),
+               counted(compiled.kernels.size(), "kernel"), counted(options.targets.size(), "target"),
+               human_seconds(compiled.seconds), folder);
     for (const OutputFile &file : compiled.files) fmt::print("    {:<44} {:>10}\n", file.name, human_bytes(file.bytes));
 }
 
@@ -124,7 +125,8 @@ void add_compile_command(CLI::App &app) {
     CLI::App *command = app.add_subcommand("compile", "Compile the layers of a layer file into static libraries");
     command->add_option("layers", options->layers, "Layer file (JSON; see docs/qconvc.md)")->required();
     command->add_option("-t,--target", options->targets, "host, all, sse41, avx2, avx512, avx512_zen4; may be repeated")
-        ->required();
+        ->required()
+        ->allow_extra_args(false);
     command->add_option("-o,--output", options->folder, "Output folder, made if missing")->required();
     command->add_option("-n,--name", options->name, "Name of the libraries; default: the layer file's");
     command->add_option("-j,--jobs", options->jobs, "Compiler processes at once")

@@ -60,7 +60,7 @@ void plan(const std::vector<LayerSpec> &layers, const CompileOptions &options, C
             kernel.row = row;
             kernel.target = target;
             kernel.shape = shape;
-            kernel.name = fmt::format("{}:{}.{}", row.name, options.name, layer.name);
+            kernel.name = fmt::format("{}:{}", row.name, function);
             kernel.function = function;
             kernel.first_layer = layer.name;
         }

@@ -24,7 +24,7 @@ struct CompiledKernel {
     KernelRow row;
     TargetInfo target;
     ShapeConstants shape;
-    std::string name;     // in the registry: "<row>:<library>.<layer>"
+    std::string name;     // in the registry: "<row>:<function>"
     std::string function; // symbol; the argv entry is function + "_argv"
     std::string first_layer;
     std::uintmax_t object_bytes = 0;

@@ -19,11 +19,10 @@ using Json = nlohmann::ordered_json;
 Json targets_json() {
     Json list = Json::array();
     for (const TargetInfo &target : known_targets()) {
-        const char *missing = "";
-        const bool supported = qconv_cpu_supports(target.name.c_str(), &missing) != 0;
+        const std::string missing = missing_cpu_feature(target);
         list.push_back({{"name", target.name},
                         {"halide", target.halide},
-                        {"supported", supported},
+                        {"supported", missing.empty()},
                         {"missing", missing}});
     }
     return list;

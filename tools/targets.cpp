@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <iterator>
 
-#include "qconv/qconv.h"
 #include "runtime/cpu_features.h"
 #include "tools/errors.h"
 #include "tools/text.h"
@@ -56,17 +55,19 @@ std::vector<TargetInfo> find_targets(const std::vector<std::string> &texts) {
 }
 
 std::vector<TargetInfo> supported_targets() {
-    const auto supported = [](const TargetInfo &target) {
-        return qconv_cpu_supports(target.name.c_str(), nullptr) != 0;
-    };
     std::vector<TargetInfo> found;
-    std::copy_if(known_targets().begin(), known_targets().end(), std::back_inserter(found), supported);
+    std::copy_if(known_targets().begin(), known_targets().end(), std::back_inserter(found),
+                 [](const TargetInfo &target) { return missing_cpu_feature(target).empty(); });
     return found;
 }
 
+std::string missing_cpu_feature(const TargetInfo &target) {
+    return missing_feature(*qconv::find_target(target.name), cpu_features());
+}
+
 void require_cpu_support(const TargetInfo &target) {
-    const char *missing = "";
-    if (qconv_cpu_supports(target.name.c_str(), &missing)) return;
+    const std::string missing = missing_cpu_feature(target);
+    if (missing.empty()) return;
     throw EnvironmentError(
         fmt::format("--target {}: this CPU cannot run its kernels, it lacks {}", target.name, missing));
 }

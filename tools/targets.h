@@ -27,6 +27,9 @@ std::vector<TargetInfo> find_targets(const std::vector<std::string> &texts);
 /// Targets this CPU supports, from the least to the most demanding.
 std::vector<TargetInfo> supported_targets();
 
+/// The first feature that a target needs and this CPU lacks; "" if none.
+std::string missing_cpu_feature(const TargetInfo &target);
+
 /// Throws EnvironmentError naming the missing feature if this CPU cannot run kernels of `target`.
 void require_cpu_support(const TargetInfo &target);
 

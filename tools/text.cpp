@@ -45,10 +45,15 @@ std::string join(const std::vector<std::string> &words, std::string_view separat
     return fmt::format("{}", fmt::join(words, separator));
 }
 
+std::string counted(std::size_t count, std::string_view noun) {
+    return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
 std::string identifier(std::string_view text) {
+    const auto is = [](int (*test)(int), char c) { return test(static_cast<unsigned char>(c)) != 0; };
     std::string out;
-    for (const char c : text) out += std::isalnum(static_cast<unsigned char>(c)) ? c : '_';
-    if (out.empty() || std::isdigit(static_cast<unsigned char>(out[0]))) out.insert(0, "_");
+    if (text.empty() || is(std::isdigit, text[0])) out += '_';
+    for (const char c : text) out += is(std::isalnum, c) ? c : '_';
     return out;
 }
 

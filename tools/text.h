@@ -17,6 +17,9 @@ std::string did_you_mean(std::string_view word, const std::vector<std::string> &
 /// "a, b, c".
 std::string join(const std::vector<std::string> &words, std::string_view separator = ", ");
 
+/// "1 kernel", "3 kernels".
+std::string counted(std::size_t count, std::string_view noun);
+
 /// `text` as a C identifier: every other character becomes '_'; a leading digit gets one in front.
 std::string identifier(std::string_view text);
 

@@ -167,8 +167,9 @@ void verify(Options &options) {
                            {"results", results}};
         fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
     } else {
-        fmt::print("{} passed, {} failed ({} layers, {} targets, {} kernels, seed {})\n", passed, failed, layers.size(),
-                   targets.size(), options.kernels, options.settings.seed);
+        fmt::print("{} passed, {} failed ({}, {}, {} kernels, seed {})\n", passed, failed,
+                   counted(layers.size(), "layer"), counted(targets.size(), "target"), options.kernels,
+                   options.settings.seed);
         if (sampled > 0) {
             fmt::print("{} checks compared a seeded sample of output columns, edges included (--oracle-macs)\n", sampled);
         }
@@ -183,7 +184,8 @@ void add_verify_command(CLI::App &app) {
     options->settings.jobs = usable_cpus();
     CLI::App *command = app.add_subcommand("verify", "Check kernels against plain loops on seeded random data");
     command->add_option("layers", options->layers, "Layer file (.json) or workload table (.csv)")->required();
-    command->add_option("-t,--target", options->targets, "Targets; default: all this CPU supports");
+    command->add_option("-t,--target", options->targets, "Targets; default: all this CPU supports")
+        ->allow_extra_args(false);
     command->add_option("--kernels", options->kernels, "generic, or specialised: compile the layers first")
         ->check(CLI::IsMember({"generic", "specialised"}))
         ->capture_default_str();
