@@ -76,6 +76,7 @@ class CpuFeatures {
 struct KernelTarget {
     const char *name;           // "avx2"
     const char *halide_target;  // what Halide compiles it with
+    int vector_bits;
     CpuFeatures needs;
 };
 

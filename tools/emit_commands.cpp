@@ -1,6 +1,7 @@
 // The emission verbs: one kernel, the Halide runtime, the table of generic kernels.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "generators/emit.h"
@@ -39,14 +40,16 @@ void emit_one_kernel(const EmitOptions &options) {
         const std::vector<int64_t> &s = options.shape;
         shape = {s[0], s[1], s[2], s[3], s[4], s[5]};
     }
+    const auto &target = find_target(options.target);
     for (const KernelRow &row : parse_kernel_list(read_text(options.list))) {
         if (row.name != options.kernel) continue;
+        if (std::find(row.targets.begin(), row.targets.end(), target.name) == row.targets.end()) continue;
         emit_atomically(options.output, [&](const std::filesystem::path &file) {
-            emit_kernel(row, find_target(options.target).halide, shape, options.function, file);
+            emit_kernel(row, target.halide, shape, options.function, file);
         });
         return;
     }
-    throw InputError(fmt::format("{}: no kernel is called '{}'", options.list, options.kernel));
+    throw InputError(fmt::format("{}: no kernel for {} is called '{}'", options.list, target.name, options.kernel));
 }
 
 } // namespace

@@ -1,0 +1,86 @@
+#include "select.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "arithmetic.h"
+#include "config.h"
+#include "cpu_features.h"
+#include "qconv/layout.h"
+
+namespace qconv {
+namespace {
+
+// Instructions of one step of each inner loop, as the compiled kernels have them.
+constexpr double popcount_word = 3;   // xor, popcnt, add
+constexpr double popcount_bytes = 8;  // xor, and, shift, and, two table shuffles, two adds
+constexpr double pack_element = 2;    // compare, masked or
+constexpr double quantize_element = 6;
+constexpr double join_words = 3;  // load, shift, or
+constexpr double store_output = 4;
+constexpr double lookup = 1.5;  // an addition from memory, often across a cache line
+
+struct Sizes {
+    double channels, outputs, taps, columns;  // of one group; columns: input positions per output position
+};
+
+double word_cost(const qconv_kernel &kernel, const Sizes &size, const PackedShape &packed, double vector_bits) {
+    const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
+    const double words = static_cast<double>(packed.steps * packed.rows);
+    const double word_lanes = vector_bits / kernel.word_bits;
+    const double float_lanes = vector_bits / 32;
+    if (kernel.path == QCONV_PATH_INT8) {
+        const double dot = kernel.element_bits == 8 ? 1 : 2;  // without VNNI: multiply, add
+        double cost = words * padded_outputs * dot / word_lanes;
+        cost += size.channels * size.columns * quantize_element / float_lanes;
+        if (kernel.window_sum != 0) cost += (size.channels * size.columns + size.taps) / float_lanes;
+        return cost;
+    }
+    const double planes = kernel.input_planes;
+    const double popcount = kernel.word_bits == 8 ? popcount_bytes : popcount_word;
+    double cost = words * padded_outputs * planes * kernel.weight_planes * popcount / word_lanes;
+    cost += size.channels * size.columns * planes * pack_element / float_lanes;
+    if (planes > 1) cost += size.channels * size.columns * quantize_element / float_lanes;
+    const double doublings = std::bit_width(static_cast<unsigned>(word_taps(kernel))) - 1;
+    cost += doublings * size.columns * planes * join_words / word_lanes;
+    return cost;
+}
+
+double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, const Sizes &size,
+                  const PackedShape &packed, double vector_bits) {
+    const double lanes = vector_bits / 32;
+    if (kernel.path == QCONV_PATH_F32F32) {
+        const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
+        return padded_outputs * size.channels * size.taps / lanes;
+    }
+    // A table spans the taps' reach beyond its strip of width_block positions.
+    const double groups = static_cast<double>(packed.chunks * kernel.tables);
+    const double reach = 1 + static_cast<double>(tap_span(config)) / kernel.width_block;
+    const double build = std::exp2(kernel.table_channels) * 1.5 * std::max(reach, size.columns);
+    return groups * (build + size.taps * size.outputs * lookup) / lanes;
+}
+
+}  // namespace
+
+double estimate_cost(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    if (mismatch(kernel, config) != nullptr) return std::numeric_limits<double>::infinity();
+    const double vector_bits = find_target(kernel.target)->vector_bits;
+    const Sizes size{
+        .channels = static_cast<double>(channels_in_group(config)),
+        .outputs = static_cast<double>(out_in_group(config)),
+        .taps = static_cast<double>(config.kernel_size),
+        .columns = static_cast<double>(config.stride),
+    };
+    const PackedShape packed =
+        packed_shape(kernel, channels_in_group(config), out_in_group(config), config.kernel_size);
+    const double sums = kernel.word_bits > 0 ? word_cost(kernel, size, packed, vector_bits)
+                                             : float_cost(kernel, config, size, packed, vector_bits);
+    // A stride-1 layer runs on a kernel for any stride too, but that one keeps a copy of its input split by phase.
+    const double copy = kernel.unit_stride == 0 && config.stride == 1 ? size.channels * 0.1 : 0;
+    const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
+    return sums + copy + padded_outputs * store_output / (vector_bits / 32);
+}
+
+}  // namespace qconv
