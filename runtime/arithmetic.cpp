@@ -22,17 +22,21 @@ bool needs_shift(const qconv_kernel &kernel, Representation weight) {
     return kernel.element_bits == 8 && weight.bits == 8;
 }
 
+// The packed paths quantize inputs by sign and inputdorefa. weightdorefa, whose tanh costs more than packing gains, is
+// left to the float paths.
+bool packs_input(const qconv_layer_config &config) {
+    return input_representation(config).integer() && input_quantizer(config).first.kind != QCONV_WEIGHTDOREFA;
+}
+
 const char *representation_mismatch(const qconv_kernel &kernel, Representation input, Representation weight) {
     switch (kernel.path) {
         case QCONV_PATH_B1B1:
-            if (!input.integer() || input.bits != kernel.input_planes)
-                return "its input bit-planes are not the layer's";
+            if (input.bits != kernel.input_planes) return "its input bit-planes are not the layer's";
             if (weight.values != Values::Symmetric || weight.bits != kernel.weight_planes) {
                 return "its weight bit-planes are not the layer's";
             }
             return nullptr;
         case QCONV_PATH_INT8:
-            if (!input.integer()) return "it needs an integer-valued input quantizer";
             if (!weight.integer()) return "it needs an integer-valued weight quantizer";
             if (needs_shift(kernel, weight) && kernel.window_sum == 0) {
                 return "8-bit weights need its window sums or 16-bit elements";
@@ -52,7 +56,7 @@ std::int64_t magnitude(std::int64_t value) {
     return value < 0 ? -value : value;
 }
 
-}  // namespace
+} // namespace
 
 IntegerArithmetic integer_arithmetic(const qconv_kernel &kernel, const qconv_layer_config &config) {
     const Representation input = input_representation(config);
@@ -79,7 +83,7 @@ IntegerArithmetic integer_arithmetic(const qconv_kernel &kernel, const qconv_lay
     std::int32_t element_factor = 1, element_offset = 0, v_factor = 1, v_offset = 0;
     if (needs_shift(kernel, weight)) {
         element_offset = -128;
-        v_factor = signed_weight ? 2 : 1;  // 2q - 255 = 2(v + 128) - 255
+        v_factor = signed_weight ? 2 : 1; // 2q - 255 = 2(v + 128) - 255
         v_offset = signed_weight ? 1 : 128;
     } else if (signed_weight) {
         element_factor = 2;
@@ -114,6 +118,7 @@ bool int32_fits(const qconv_kernel &kernel, const qconv_layer_config &config) {
 const char *mismatch(const qconv_kernel &kernel, const qconv_layer_config &config) {
     if (!shape_matches(kernel, config)) return "it was compiled for another shape";
     if (kernel.unit_stride != 0 && config.stride != 1) return "it needs stride 1";
+    if (kernel.word_bits > 0 && !packs_input(config)) return "it needs a sign or inputdorefa input quantizer";
     const char *reason = representation_mismatch(kernel, input_representation(config), weight_representation(config));
     if (reason != nullptr) return reason;
     if (kernel.word_bits > 0 && word_taps(kernel) > 1 && channels_in_group(config) > kernel.word_channels) {
@@ -123,4 +128,4 @@ const char *mismatch(const qconv_kernel &kernel, const qconv_layer_config &confi
     return nullptr;
 }
 
-}  // namespace qconv
+} // namespace qconv

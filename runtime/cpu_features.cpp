@@ -26,7 +26,7 @@ constexpr CpuFeatures needs_avx512_zen4 =
 
 constexpr std::array targets{
     KernelTarget{"avx512_zen4",
-                 "x86-64-linux-sse41-avx-f16c-fma-avx2-avx512-avx512_skylake-avx512_cannonlake-avx512_zen4", 512,
+                 "x86-64-linux-sse41-avx-f16c-fma-avx2-avx512-avx512_skylake-avx512_cannonlake-avx512_zen4", 512, 512,
                  needs_avx512_zen4},
     KernelTarget{"avx512", "x86-64-linux-sse41-avx-f16c-fma-avx2-avx512-avx512_skylake", 512, needs_avx512},
     KernelTarget{"avx2", "x86-64-linux-sse41-avx-f16c-fma-avx2", 256, needs_avx2},
@@ -70,8 +70,8 @@ static_assert(cpuid_bits.size() == static_cast<std::size_t>(CpuFeature::Count));
 constexpr CpuFeatures needs_zmm_state{Avx512f,    Avx512cd,    Avx512bw,   Avx512dq,     Avx512vl,        Avx512ifma,
                                       Avx512vbmi, Avx512vbmi2, Avx512vnni, Avx512bitalg, Avx512vpopcntdq, Avx512bf16};
 constexpr CpuFeatures needs_ymm_state = needs_zmm_state | CpuFeatures{Avx, F16c, Fma, Avx2, Vaes, Vpclmulqdq};
-constexpr std::uint64_t xcr0_ymm = 0x06;  // SSE and AVX
-constexpr std::uint64_t xcr0_zmm = 0xe6;  // and the mask registers and both parts of the zmm file
+constexpr std::uint64_t xcr0_ymm = 0x06; // SSE and AVX
+constexpr std::uint64_t xcr0_zmm = 0xe6; // and the mask registers and both parts of the zmm file
 
 #if defined(__x86_64__)
 CpuidWords read_cpuid() {
@@ -117,7 +117,7 @@ std::string_view last_token(std::string_view dashed) {
     return dashed.substr(dashed.rfind('-') + 1);
 }
 
-}  // namespace
+} // namespace
 
 const char *cpu_feature_name(CpuFeature feature) {
     return feature_names[static_cast<std::size_t>(feature)];
@@ -182,4 +182,4 @@ void override_cpu_features(std::optional<CpuFeatures> features) {
     overriding = features;
 }
 
-}  // namespace qconv
+} // namespace qconv

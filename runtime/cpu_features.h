@@ -47,7 +47,7 @@ const char *cpu_feature_name(CpuFeature feature);
 
 /// A set of features. Selection takes one as a parameter, so that it is testable on any machine.
 class CpuFeatures {
-  public:
+public:
     constexpr CpuFeatures() = default;
     constexpr CpuFeatures(std::initializer_list<CpuFeature> features) {
         for (const CpuFeature feature : features)
@@ -62,7 +62,7 @@ class CpuFeatures {
     constexpr CpuFeatures without(CpuFeatures other) const { return from_bits(bits_ & ~other.bits_); }
     constexpr bool operator==(const CpuFeatures &) const = default;
 
-  private:
+private:
     static constexpr std::uint64_t bit(CpuFeature feature) { return std::uint64_t{1} << static_cast<int>(feature); }
     static constexpr CpuFeatures from_bits(std::uint64_t bits) {
         CpuFeatures result;
@@ -74,8 +74,8 @@ class CpuFeatures {
 };
 
 struct KernelTarget {
-    const char *name;           // "avx2"
-    const char *halide_target;  // what Halide compiles it with
+    const char *name;          // "avx2"
+    const char *halide_target; // what Halide compiles it with
     int vector_bits;
     CpuFeatures needs;
 };
@@ -94,7 +94,7 @@ const char *missing_feature(const KernelTarget &target, CpuFeatures features);
 /// The registers that say what an x86 CPU has and what its operating system saves on a task switch.
 struct CpuidWords {
     std::uint32_t leaf1_ecx = 0, leaf7_ebx = 0, leaf7_ecx = 0, leaf7_1_eax = 0, extended1_ecx = 0;
-    std::uint64_t xcr0 = 0;  // 0 when the operating system does not use xsave
+    std::uint64_t xcr0 = 0; // 0 when the operating system does not use xsave
 };
 CpuFeatures decode_cpuid(const CpuidWords &words);
 
@@ -103,4 +103,4 @@ CpuFeatures cpu_features();
 /// For tests: pretend to be another CPU; nullopt goes back to the real one.
 void override_cpu_features(std::optional<CpuFeatures> features);
 
-}  // namespace qconv
+} // namespace qconv
