@@ -26,7 +26,7 @@ constexpr CpuFeatures needs_avx512_zen4 =
 
 constexpr std::array targets{
     KernelTarget{"avx512_zen4",
-                 "x86-64-linux-sse41-avx-f16c-fma-avx2-avx512-avx512_skylake-avx512_cannonlake-avx512_zen4", 512, 512,
+                 "x86-64-linux-sse41-avx-f16c-fma-avx2-avx512-avx512_skylake-avx512_cannonlake-avx512_zen4", 512,
                  needs_avx512_zen4},
     KernelTarget{"avx512", "x86-64-linux-sse41-avx-f16c-fma-avx2-avx512-avx512_skylake", 512, needs_avx512},
     KernelTarget{"avx2", "x86-64-linux-sse41-avx-f16c-fma-avx2", 256, needs_avx2},
