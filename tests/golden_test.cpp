@@ -169,4 +169,4 @@ TEST_CASE("Quantizers give bitorch's values", "[golden]") {
     }
 }
 
-}  // namespace
+} // namespace

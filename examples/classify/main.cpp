@@ -38,8 +38,10 @@ struct Recordings {
     std::vector<float> values, frames, speakers, logits, predictions;
 
     explicit Recordings(const std::filesystem::path &folder)
-        : values(read_npy(folder / "recordings.npy")), frames(read_npy(folder / "frames.npy")),
-          speakers(read_npy(folder / "speakers.npy")), logits(read_npy(folder / "bitorch_logits.npy")),
+        : values(read_npy(folder / "recordings.npy")),
+          frames(read_npy(folder / "frames.npy")),
+          speakers(read_npy(folder / "speakers.npy")),
+          logits(read_npy(folder / "bitorch_logits.npy")),
           predictions(read_npy(folder / "bitorch_predictions.npy")) {}
 
     size_t count() const { return frames.size(); }
@@ -72,8 +74,8 @@ Outcome classify_all(Network &network, const Recordings &recordings) {
                 const float theirs = recordings.logits[i * logits.size() + s];
                 const double difference = std::abs(double{logits[s]} - double{theirs});
                 // A NaN must not slip through the maximum.
-                outcome.largest_difference = std::isnan(difference) ? HUGE_VAL
-                                                                    : std::max(outcome.largest_difference, difference);
+                outcome.largest_difference =
+                    std::isnan(difference) ? HUGE_VAL : std::max(outcome.largest_difference, difference);
             }
         }
     }

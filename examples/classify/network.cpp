@@ -10,23 +10,28 @@ namespace {
 std::vector<qconv_layer_config> layer_configs() {
     constexpr int64_t kWidth = 64, kWide = 96; // channels
     std::vector<qconv_layer_config> configs = {
-        qconv::conv1d(Network::kCoefficients, kWidth, 5), qconv::qconv1d(kWidth, kWidth, 3),
-        qconv::qconv1d(kWidth, kWidth, 3),                qconv::qconv1d_noact(kWidth, kWide, 3),
+        qconv::conv1d(Network::kCoefficients, kWidth, 5),
+        qconv::qconv1d(kWidth, kWidth, 3),
+        qconv::qconv1d(kWidth, kWidth, 3),
+        qconv::qconv1d_noact(kWidth, kWide, 3),
         qconv::qconv1d(kWide, kWide, 3),
     };
     configs[2].dilation = 2;
     configs[4].input_quantization = qconv::quantizer("inputdorefa", 4);
     configs[4].weight_quantization = qconv::quantizer("weightdorefa", 4);
-    for (qconv_layer_config &config : configs) qconv::pad_same(config);
+    for (qconv_layer_config &config : configs)
+        qconv::pad_same(config);
     return configs;
 }
 
 void hardtanh(Signal &signal) {
-    for (float &v : signal.values) v = std::clamp(v, -1.0F, 1.0F);
+    for (float &v : signal.values)
+        v = std::clamp(v, -1.0F, 1.0F);
 }
 
 void add(Signal &signal, const Signal &other) {
-    for (size_t i = 0; i < signal.values.size(); i++) signal.values[i] += other.values[i];
+    for (size_t i = 0; i < signal.values.size(); i++)
+        signal.values[i] += other.values[i];
 }
 
 } // namespace
@@ -38,7 +43,8 @@ void Block::run(const Signal &in, Signal &out) const {
     conv.forward(in.values, 1, in.frames, out.values);
     float *row = out.values.data();
     for (size_t c = 0; c < scale.size(); c++, row += out.frames) {
-        for (int64_t t = 0; t < out.frames; t++) row[t] = row[t] * scale[c] + shift[c];
+        for (int64_t t = 0; t < out.frames; t++)
+            row[t] = row[t] * scale[c] + shift[c];
     }
 }
 
@@ -76,7 +82,8 @@ std::array<float, Network::kSpeakers> Network::classify(const float *recording, 
     for (int64_t c = 0; c < h_.channels; c++) {
         const float *row = h_.values.data() + c * frames;
         float sum = 0;
-        for (int64_t t = 0; t < frames; t++) sum += row[t];
+        for (int64_t t = 0; t < frames; t++)
+            sum += row[t];
         const float mean = sum / static_cast<float>(frames);
         for (int64_t s = 0; s < kSpeakers; s++) {
             logits[static_cast<size_t>(s)] += linear_weight_[static_cast<size_t>(s * h_.channels + c)] * mean;

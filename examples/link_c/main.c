@@ -8,7 +8,9 @@ enum { CHANNELS = 64, KERNEL_SIZE = 3, WIDTH = 100 };
 
 static float weight[CHANNELS * CHANNELS * KERNEL_SIZE], x[CHANNELS * WIDTH], y[CHANNELS * WIDTH];
 
-static float sign(float v) { return v >= 0 ? 1.0f : -1.0f; }
+static float sign(float v) {
+    return v >= 0 ? 1.0f : -1.0f;
+}
 
 /* Output channel o at position w, by the definition: quantize, pad with -1, convolve. */
 static float expected(int o, int w) {
@@ -55,7 +57,8 @@ int main(void) {
     if (qconv_layer_forward(layer, x, 1, WIDTH, y, NULL, 0) != QCONV_OK) return fail("forward");
 
     for (int o = 0; o < CHANNELS; o++) {
-        for (int w = 0; w < WIDTH; w++) wrong += y[o * WIDTH + w] != expected(o, w);
+        for (int w = 0; w < WIDTH; w++)
+            wrong += y[o * WIDTH + w] != expected(o, w);
     }
     printf("kernel %s: %d of %d outputs wrong\n", qconv_layer_kernel(layer)->name, wrong, CHANNELS * WIDTH);
     qconv_layer_destroy(layer);
