@@ -9,9 +9,9 @@
 namespace qconv {
 namespace {
 
-// A tile is wide enough to hide its set-up and the taps it shares with its neighbours, and its scratch stays in L2.
+// Outputs of one tile: enough to hide its set-up, few enough that its scratch stays in L2.
 constexpr std::int64_t widest_tile = 1024;
-constexpr std::size_t scratch_in_cache = 512 * 1024;
+constexpr std::int64_t scratch_in_cache = 512 * 1024;
 constexpr std::int64_t fewest_blocks = 4;
 
 // Waking a thread costs some microseconds: a worker must have this much to do.
@@ -32,6 +32,16 @@ double multiplications_per_nanosecond(const qconv_kernel &kernel) {
     return 60;
 }
 
+// Width blocks of the widest tile that stays in cache, but not so narrow that most of it is shared with its neighbours.
+std::int64_t widest_in_cache(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    const std::int64_t block = kernel.width_block;
+    const std::int64_t positions = scratch_in_cache / scratch_per_position(kernel, config) - tap_span(config);
+    const std::int64_t blocks = positions / (config.stride * block);
+    const std::int64_t fewest = std::max(fewest_blocks, ceil_div(2 * tap_span(config), config.stride * block));
+    const std::int64_t most = std::max<std::int64_t>(widest_tile / block, 1);
+    return std::min(std::max(blocks, fewest), most);
+}
+
 // Tiles of a row so that the tasks of all rows share out evenly among the workers.
 std::int64_t choose_tiles(std::int64_t fewest, std::int64_t blocks, std::int64_t rows, std::int64_t workers) {
     for (std::int64_t tiles = fewest; tiles <= std::min(blocks, fewest + workers); ++tiles) {
@@ -41,7 +51,7 @@ std::int64_t choose_tiles(std::int64_t fewest, std::int64_t blocks, std::int64_t
     return fewest;
 }
 
-}  // namespace
+} // namespace
 
 Plan make_plan(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t batch, std::int64_t width,
                int threads) {
@@ -57,17 +67,13 @@ Plan make_plan(const qconv_kernel &kernel, const qconv_layer_config &config, std
     const double worth = multiplications / multiplications_per_nanosecond(kernel) / nanoseconds_per_worker;
     const auto workers = static_cast<std::int64_t>(std::clamp(worth, 1.0, static_cast<double>(threads)));
 
-    const std::int64_t widest_blocks = std::max<std::int64_t>(widest_tile / block, 1);
-    std::int64_t tiles = ceil_div(blocks, widest_blocks);
+    std::int64_t tiles = ceil_div(blocks, widest_in_cache(kernel, config));
     if (workers > 1) tiles = choose_tiles(tiles, blocks, rows, workers);
-    std::int64_t tile_blocks = ceil_div(blocks, tiles);
-    while (tile_blocks > fewest_blocks && scratch_bytes(kernel, config, tile_blocks * block) > scratch_in_cache) {
-        tile_blocks = std::max(fewest_blocks, tile_blocks / 2);
-    }
+    const std::int64_t tile_blocks = ceil_div(blocks, tiles);
     plan.tile_width = tile_blocks * block;
     plan.workers = static_cast<int>(std::min(workers, rows * ceil_div(blocks, tile_blocks)));
     plan.slab = slab_bytes(scratch_bytes(kernel, config, plan.tile_width));
     return plan;
 }
 
-}  // namespace qconv
+} // namespace qconv

@@ -11,7 +11,7 @@
 namespace qconv {
 namespace {
 
-constexpr int max_live = 30;  // blocks of one slab at once; kernels hold a handful
+constexpr int max_live = 30; // blocks of one slab at once; kernels hold a handful
 
 std::atomic<std::uint64_t> fallbacks{0};
 
@@ -24,30 +24,42 @@ void *fall_back(std::size_t bytes) noexcept {
     return try_allocate(bytes);
 }
 
-}  // namespace
+} // namespace
 
-// Input positions of a tile are staged with slack: whole vectors and width blocks at both ends. On top of that come
-// what each path keeps for a position (packed words in a few forms, or floats), lookup tables of one width block, and
-// small buffers.
-std::size_t scratch_bytes(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t tile_width) {
-    const std::int64_t span = tap_span(config);
-    const std::int64_t positions =
-        (tile_width + 2 * std::int64_t{kernel.width_block} + 128) * config.stride + span + 256;
+// The input stages of the generators, each held in full for one task.
+std::int64_t scratch_per_position(const qconv_kernel &kernel, const qconv_layer_config &config) {
     const std::int64_t channels = channels_in_group(config);
-    std::int64_t bytes = 16 * 1024;
+    const std::int64_t word_bytes = kernel.word_bits / 8;
+    // Kernels for any stride keep a copy of the last stage, split by phase.
+    const std::int64_t copies = kernel.unit_stride != 0 ? 1 : 2;
     if (kernel.word_bits > 0) {
-        const std::int64_t rows = word_taps(kernel) == 1 ? ceil_div(channels, kernel.word_channels) : 1;
-        const std::int64_t planes = std::max(kernel.input_planes, 1);
-        constexpr std::int64_t forms = 4;                // a word, and what it is joined from
-        constexpr std::int64_t joined_by_doubling = 16;  // bytes of one position
-        bytes += positions * (rows * planes * (kernel.word_bits / 8) * forms + joined_by_doubling);
-    } else if (kernel.tables > 0) {
-        const std::int64_t chunk = std::int64_t{kernel.tables} * kernel.table_channels;
-        const std::int64_t block = (kernel.width_block + 64) * config.stride + span + 64;
+        const bool joins_taps = word_taps(kernel) > 1;
+        const std::int64_t rows = joins_taps ? 1 : ceil_div(channels, kernel.word_channels);
+        if (kernel.path == QCONV_PATH_INT8) {
+            constexpr std::int64_t window_sums = 8;
+            return channels + rows * word_bytes + window_sums;
+        }
+        const std::int64_t levels = kernel.input_planes > 1 ? channels : 0;
+        // Words that join taps are doubled from narrower ones, and kept with and without the taps past the end: at most
+        // eight times a word in all.
+        return levels + kernel.input_planes * word_bytes * (joins_taps ? 8 : rows * copies);
+    }
+    const std::int64_t multiple = kernel.tables > 0 ? std::int64_t{kernel.tables} * kernel.table_channels : 1;
+    return ceil_div(channels, multiple) * multiple * copies * std::int64_t{sizeof(float)};
+}
+
+// Positions of a tile come with slack for whole vectors and width blocks, in every phase of the stride.
+std::size_t scratch_bytes(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t tile_width) {
+    const std::int64_t block = kernel.width_block;
+    const std::int64_t span = tap_span(config);
+    const std::int64_t positions = (tile_width + 2 * block + 128) * config.stride + span + 256;
+    constexpr std::int64_t small_stages = 16 * 1024;
+    std::int64_t bytes = positions * scratch_per_position(kernel, config) + small_stages;
+    if (kernel.tables > 0) {
+        // Lookup tables of one block of positions, and the sums of all output channels there.
+        const std::int64_t table = (block + 64) * config.stride + span + 64;
         const std::int64_t entries = std::int64_t{kernel.tables} << kernel.table_channels;
-        bytes += (positions * ceil_div(channels, chunk) * chunk + entries * block) * std::int64_t{sizeof(float)};
-    } else {
-        bytes += positions * channels * std::int64_t{sizeof(float)};
+        bytes += (entries * table + (block + 64) * out_in_group(config)) * std::int64_t{sizeof(float)};
     }
     return static_cast<std::size_t>(bytes);
 }
@@ -56,7 +68,7 @@ std::size_t scratch_bytes(const qconv_kernel &kernel, const qconv_layer_config &
 struct CallContext::Slab {
     std::uint32_t live;
     std::size_t top;
-    std::array<std::size_t, max_live> blocks;  // multiples of the alignment; bit 0 is set once the block is freed
+    std::array<std::size_t, max_live> blocks; // multiples of the alignment; bit 0 is set once the block is freed
 };
 
 std::size_t slab_bytes(std::size_t scratch) {
@@ -92,7 +104,7 @@ void CallContext::release(void *memory) noexcept {
     if (memory == nullptr) return;
     const std::uintptr_t distance = reinterpret_cast<std::uintptr_t>(memory) - reinterpret_cast<std::uintptr_t>(base_);
     const std::size_t index = distance / slab_bytes_;
-    if (index >= static_cast<std::size_t>(workers_)) {  // also when the block lies below the workspace
+    if (index >= static_cast<std::size_t>(workers_)) { // also when the block lies below the workspace
         qconv::release(memory);
         return;
     }
@@ -133,4 +145,4 @@ std::uint64_t workspace_fallbacks() noexcept {
     return fallbacks.load(std::memory_order_relaxed);
 }
 
-}  // namespace qconv
+} // namespace qconv

@@ -10,6 +10,9 @@
 
 namespace qconv {
 
+/// Scratch that one task of a kernel keeps for each of its input positions.
+std::int64_t scratch_per_position(const qconv_kernel &kernel, const qconv_layer_config &config);
+
 /// Upper bound of the scratch that one task of a kernel holds at once.
 std::size_t scratch_bytes(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t tile_width);
 
