@@ -24,9 +24,16 @@ void *fall_back(std::size_t bytes) noexcept {
     return try_allocate(bytes);
 }
 
+// Positions from the first tap to the last that a kernel reads: words that join taps reach past the kernel's end.
+std::int64_t scratch_span(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    if (kernel.word_bits == 0) return tap_span(config);
+    const std::int64_t joined = word_taps(kernel);
+    return (ceil_div(config.kernel_size, joined) * joined - 1) * config.dilation;
+}
+
 } // namespace
 
-// The input stages of the generators, each held in full for one task.
+// What the input stages of the generators take, each held in full for one task.
 std::int64_t scratch_per_position(const qconv_kernel &kernel, const qconv_layer_config &config) {
     const std::int64_t channels = channels_in_group(config);
     const std::int64_t word_bytes = kernel.word_bits / 8;
@@ -51,7 +58,7 @@ std::int64_t scratch_per_position(const qconv_kernel &kernel, const qconv_layer_
 // Positions of a tile come with slack for whole vectors and width blocks, in every phase of the stride.
 std::size_t scratch_bytes(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t tile_width) {
     const std::int64_t block = kernel.width_block;
-    const std::int64_t span = tap_span(config);
+    const std::int64_t span = scratch_span(kernel, config);
     const std::int64_t positions = (tile_width + 2 * block + 128) * config.stride + span + 256;
     constexpr std::int64_t small_stages = 16 * 1024;
     std::int64_t bytes = positions * scratch_per_position(kernel, config) + small_stages;
