@@ -85,11 +85,13 @@ Outcome classify_all(Network &network, const Recordings &recordings) {
 }
 
 void print_layers(const Network &network) {
-    std::printf("%-7s %-7s %-34s %-12s %s\n", "layer", "path", "kernel", "target", "weights, bytes (float32)");
+    constexpr int kNameWidth = 44;
+    std::printf("%-7s %-11s %-*s %-12s %8s %9s\n", "layer", "arithmetic", kNameWidth, "kernel", "ISA", "weights",
+                "as float");
     for (const Block &block : network.blocks()) {
         const qconv_kernel &kernel = block.conv.kernel();
-        std::printf("%-7s %-7s %-34s %-12s %zu (%zu)\n", block.name.c_str(), qconv_path_name(kernel.path), kernel.name,
-                    kernel.target, block.conv.packed_bytes(), block.float_bytes);
+        std::printf("%-7s %-11s %-*s %-12s %6zu B %7zu B\n", block.name.c_str(), qconv_path_name(kernel.path),
+                    kNameWidth, kernel.name, kernel.target, block.conv.packed_bytes(), block.float_bytes);
     }
 }
 
@@ -111,7 +113,7 @@ int run(const std::filesystem::path &folder) {
     Network network(folder / "weights", nullptr);
     print_layers(network);
 
-    std::printf("\n%-12s %10s %18s %22s %20s\n", "target", "accuracy", "same as bitorch", "largest difference",
+    std::printf("\n%-12s %10s %18s %22s %20s\n", "ISA", "accuracy", "same as bitorch", "largest difference",
                 "us a recording");
     bool good = true;
     for (const Target *target : usable) {
