@@ -20,10 +20,6 @@ namespace {
 using qconv::tools::LayerSpec;
 using Json = nlohmann::json;
 
-#ifndef QCONV_GOLDEN_DIR
-#define QCONV_GOLDEN_DIR QCONV_TEST_DATA "/golden"
-#endif
-
 struct Golden {
     std::vector<LayerSpec> layers;
     Json cases;
@@ -32,7 +28,7 @@ struct Golden {
 
 /// The three files of one stem; make_golden.py says what they hold.
 Golden read_golden(const std::string &stem) {
-    const std::filesystem::path folder = QCONV_GOLDEN_DIR;
+    const std::filesystem::path folder = QCONV_TEST_DATA "/golden";
     Golden golden;
     golden.layers = qconv::tools::read_layer_file(folder / (stem + "_layers.json"));
     golden.cases = Json::parse(std::ifstream(folder / (stem + ".json"))).at("cases");
