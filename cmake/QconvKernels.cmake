@@ -34,6 +34,9 @@ function(qconv_add_generic_kernels library module list)
             string(JSON target GET "${json}" ${row} targets ${index})
             set(function "qconv_${name}_${target}")
             set(object "${PROJECT_BINARY_DIR}/kernels/${function}.o")
+            # A list of one row, so that changing a row compiles that row's kernels only.
+            set(row_file "${PROJECT_BINARY_DIR}/kernels/${function}.json")
+            file(CONFIGURE OUTPUT "${row_file}" CONTENT "[${text}]" @ONLY)
             add_custom_command(
                 OUTPUT "${object}"
                 COMMAND qconvc-emit kernel --list "${row_file}" --kernel ${name} --target ${target} --function ${function}
