@@ -15,7 +15,7 @@ function(qconv_add_halide_runtime name)
     add_custom_command(
         OUTPUT "${object}"
         COMMAND qconvc-emit runtime --target sse41 --output "${object}"
-        DEPENDS qconvc-emit
+        DEPENDS $<TARGET_OBJECTS:qconv_generators>
         COMMENT "Emitting the Halide runtime"
         VERBATIM)
     add_library(${name} STATIC "${object}")

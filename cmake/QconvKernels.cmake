@@ -14,7 +14,8 @@ const std::string_view @symbol@ = R"qconv(@text@)qconv";
 ]])
 endfunction()
 
-# qconv_add_generic_kernels(LIBRARY MODULE LIST)
+# qconv_add_generic_kernels(LIBRARY MODULE LIST). A kernel depends on the generators' objects rather than on qconvc-emit
+# (which is built before it in any case), so that a change elsewhere compiles no kernel.
 function(qconv_add_generic_kernels library module list)
     set(list "${PROJECT_SOURCE_DIR}/${list}")
     file(READ "${list}" json)
@@ -23,11 +24,7 @@ function(qconv_add_generic_kernels library module list)
     set(objects)
     foreach(row RANGE ${last_row})
         string(JSON name GET "${json}" ${row} name)
-        # A file a row, so that changing one row compiles that row's kernels only.
         string(JSON text GET "${json}" ${row})
-        string(JSON first_target GET "${json}" ${row} targets 0)
-        set(row_file "${PROJECT_BINARY_DIR}/kernels/${name}_${first_target}.json")
-        file(CONFIGURE OUTPUT "${row_file}" CONTENT "[${text}]" @ONLY)
         string(JSON target_count LENGTH "${json}" ${row} targets)
         math(EXPR last_target "${target_count} - 1")
         foreach(index RANGE ${last_target})
@@ -41,7 +38,7 @@ function(qconv_add_generic_kernels library module list)
                 OUTPUT "${object}"
                 COMMAND qconvc-emit kernel --list "${row_file}" --kernel ${name} --target ${target} --function ${function}
                         --output "${object}"
-                DEPENDS qconvc-emit "${row_file}"
+                DEPENDS $<TARGET_OBJECTS:qconv_generators> "${row_file}"
                 COMMENT "Emitting kernel ${name} for ${target}"
                 VERBATIM)
             list(APPEND objects "${object}")
@@ -52,7 +49,7 @@ function(qconv_add_generic_kernels library module list)
     add_custom_command(
         OUTPUT "${table}"
         COMMAND qconvc-emit table --list "${list}" --output "${table}"
-        DEPENDS qconvc-emit "${list}"
+        DEPENDS "${list}" "${PROJECT_SOURCE_DIR}/tools/kernel_table.cpp"
         COMMENT "Writing the table of generic kernels"
         VERBATIM)
 
