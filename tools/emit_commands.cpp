@@ -42,8 +42,8 @@ void emit_one_kernel(const EmitOptions &options) {
         const std::vector<int64_t> &s = options.shape;
         shape = {s[0], s[1], s[2], s[3], s[4], s[5]};
     }
-    const auto &target = find_target(options.target);
     for (const KernelRow &row : parse_kernel_list(read_text(options.list))) {
+        // Names repeat across targets: a row holds the params of some of them.
         if (row.name != options.kernel) continue;
         if (std::find(row.targets.begin(), row.targets.end(), target.name) == row.targets.end()) continue;
         emit_atomically(options.output, [&](const std::filesystem::path &file) {
