@@ -204,7 +204,9 @@ void serve(const std::vector<BenchRow> &rows, const std::string &kind, const Ben
 }
 
 void bench(const Options &o) {
-    const TargetInfo &target = find_target(o.target);
+    const std::vector<TargetInfo> targets = find_targets({o.target});
+    if (targets.size() != 1) throw InputError("--target: bench takes one target");
+    const TargetInfo &target = targets[0];
     require_cpu_support(target);
     std::vector<BenchRow> rows = read_rows(o);
     if (!o.serve) rows = filter_rows(std::move(rows), o.filter);
