@@ -62,8 +62,9 @@ private:
             // inputdorefa of one bit is v > 0.5: 0.5 rounds to even, to 0.
             const Expr threshold = select(quantizer == QCONV_INPUTDOREFA, 0.5f, 0.0f);
             strict = quantizer == QCONV_STEHEAVISIDE || quantizer == QCONV_INPUTDOREFA;
+            // Not v >= threshold: NaN gives +1, as bitorch has it.
             const Expr v = element(p, c);
-            bits(p, c, plane, g, n) = strict_float(select(strict, v > threshold, v >= threshold));
+            bits(p, c, plane, g, n) = select(strict, strict_float(v > threshold), !strict_float(v < threshold));
         } else {
             Func level("level");
             level(p, c, g, n) = cast<uint8_t>(cast<int32_t>(quantizers::inputdorefa_level(element(p, c), levels)));
@@ -163,11 +164,13 @@ private:
         const int limit = count_limit;
         counts = Func("counts");
         Var tap_chunk("tap_chunk"), row_chunk("row_chunk");
-        const Expr row_count = min(word_rows(), limit), tap_count = max(1, limit / word_rows());
+        const Expr row_count = min(word_rows(), limit), tap_count = clamp(limit / word_rows(), 1, steps());
         RDom r(0, tap_count, 0, row_count, "r");
-        const Expr step = tap_chunk * tap_count + r.x, channel_row = row_chunk * row_count + r.y;
-        r.where(step < steps());
-        r.where(channel_row < word_rows());
+        r.where(tap_chunk * tap_count + r.x < steps());
+        r.where(row_chunk * row_count + r.y < word_rows());
+        // The bounds that the conditions imply, said so that no words beyond them are packed.
+        const Expr step = min(tap_chunk * tap_count + r.x, steps() - 1);
+        const Expr channel_row = min(row_chunk * row_count + r.y, word_rows() - 1);
         count_taps = r.x, count_rows = r.y;
         counts(w, o, g, n, tap_chunk, row_chunk) = cast<uint8_t>(0);
         counts(w, o, g, n, tap_chunk, row_chunk) += disagreements(step, channel_row, UInt(8));

@@ -61,10 +61,10 @@ private:
     /// The input level 0..levels at padded position p; padding is pad_level.
     void build_levels() {
         const Expr v = element(p, c);
-        const Expr binary = select(quantizer == QCONV_STEHEAVISIDE, v > 0.0f, v >= 0.0f);
+        const Expr positive = select(quantizer == QCONV_STEHEAVISIDE, strict_float(v > 0.0f), !strict_float(v < 0.0f));
         const Expr q = select(quantizer == QCONV_INPUTDOREFA,
                               cast<uint8_t>(cast<int32_t>(quantizers::inputdorefa_level(v, levels))),
-                              strict_float(select(binary, cast<uint8_t>(1), cast<uint8_t>(0))));
+                              select(positive, cast<uint8_t>(1), cast<uint8_t>(0)));
         level(p, c, g, n) = select(likely(inside(p)), q, cast<uint8_t>(pad_level));
         input.push_back(level);
     }

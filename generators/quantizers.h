@@ -9,8 +9,8 @@ namespace qconv::quantizers {
 
 using Halide::Expr;
 
-/// +1 if v >= 0 (also -0.0), else -1; NaN gives -1.
-inline Expr sign(const Expr &v) { return Halide::select(v >= 0.0f, 1.0f, -1.0f); }
+/// -1 if v < 0, else +1; so -0.0 and NaN give +1, as in bitorch.
+inline Expr sign(const Expr &v) { return Halide::select(v < 0.0f, -1.0f, 1.0f); }
 inline Expr sign_gradient(const Expr &) { return 1.0f; }
 
 /// The surrogate (2 - 2|v|) on [-1, 1] of approxsign; its forward is sign.
@@ -26,13 +26,14 @@ inline Expr swishsign_gradient(const Expr &v, const Expr &beta) {
     return beta * (2.0f - t * Halide::tanh(t * 0.5f)) / (1.0f + Halide::cosh(t));
 }
 
-/// +1 if v > 0, else -1 (0 gives -1).
+/// +1 if v > 0, else -1 (0 and NaN give -1).
 inline Expr steheaviside(const Expr &v) { return Halide::select(v > 0.0f, 1.0f, -1.0f); }
 inline Expr steheaviside_gradient(const Expr &v) { return Halide::select(Halide::abs(v) <= 1.0f, 1.0f, 0.0f); }
 
-/// The integer level 0..levels of inputdorefa, still as a float: clamp(v, 0, 1) * levels, half to even.
+/// The integer level 0..levels of inputdorefa, still as a float: clamp(v, 0, 1) * levels, half to even. NaN gives 0.
 inline Expr inputdorefa_level(const Expr &v, const Expr &levels) {
-    return Halide::round(Halide::clamp(v, 0.0f, 1.0f) * levels);
+    const Expr positive = Halide::select(Halide::strict_float(v > 0.0f), v, 0.0f);
+    return Halide::round(Halide::min(positive, 1.0f) * levels);
 }
 inline Expr inputdorefa(const Expr &v, const Expr &levels) { return inputdorefa_level(v, levels) / levels; }
 inline Expr inputdorefa_gradient(const Expr &) { return 1.0f; }

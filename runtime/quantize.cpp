@@ -117,7 +117,7 @@ std::vector<std::uint8_t> quantize_levels(const qconv_quantizer &quantizer, std:
     } else if (quantizer.kind == QCONV_STEHEAVISIDE) {
         fill([](float v) { return static_cast<std::uint8_t>(v > 0 ? 1 : 0); });
     } else {
-        fill([](float v) { return static_cast<std::uint8_t>(v >= 0 ? 1 : 0); });
+        fill([](float v) { return static_cast<std::uint8_t>(v < 0 ? 0 : 1); });
     }
     return levels;
 }

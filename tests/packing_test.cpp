@@ -69,7 +69,7 @@ struct InputQuantizer {
             case QCONV_WEIGHTDOREFA:
                 return std::lrint((std::tanh(v) / divisor + 0.5f) * levels);
             default:
-                return v >= 0 ? 1 : 0;
+                return v < 0 ? 0 : 1;
         }
     }
     float value(float v) const {

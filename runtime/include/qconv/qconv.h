@@ -40,7 +40,7 @@ const char *qconv_version(void);
 
 typedef enum qconv_quantizer_kind {
     QCONV_IDENTITY = 0,         /* v */
-    QCONV_SIGN = 1,             /* +1 if v >= 0 (also -0.0) else -1; NaN gives -1 */
+    QCONV_SIGN = 1,             /* -1 if v < 0, else +1: -0.0 and NaN give +1 */
     QCONV_APPROXSIGN = 2,       /* forward as sign */
     QCONV_SWISHSIGN = 3,        /* forward as sign; beta shapes the gradient */
     QCONV_STEHEAVISIDE = 4,     /* +1 if v > 0 else -1 */
