@@ -13,15 +13,17 @@ std::string position(const std::string &path, const std::string &text, std::size
     return fmt::format("{}:{}:{}", path, line, start == std::string_view::npos ? byte : byte - start - 1);
 }
 
-/// The library's text without its own prefix and position.
+/// What the library found, without its own prefix and position.
 std::string reason(const std::string &what) {
-    const auto last = what.rfind("last read: ");
-    const auto colon = what.find(": ", what.find("column"));
-    if (what.find("last read: '<U+") != std::string::npos || what.find("unexpected end of input") != std::string::npos) {
-        return "the text ends too early or holds a control character";
+    if (what.find("UTF-8") != std::string::npos) return "the text is not UTF-8";
+    if (what.find("end of input") != std::string::npos) return "the text ends too early";
+    if (const auto read = what.find("last read: '"); read != std::string::npos) {
+        constexpr std::size_t kShown = 16;
+        const std::string text = what.substr(read + 12, what.rfind('\'') - read - 12);
+        return fmt::format("cannot read on after '{}'", text.size() > kShown ? text.substr(text.size() - kShown) : text);
     }
-    if (last != std::string::npos) return "unexpected " + what.substr(last + 11);
-    return colon == std::string::npos ? what : what.substr(colon + 2);
+    const auto found = what.find("unexpected ");
+    return found == std::string::npos ? what : what.substr(found);
 }
 
 } // namespace
@@ -43,8 +45,9 @@ nlohmann::json read_json(const std::string &path) {
     } catch (const Json::parse_error &error) {
         throw InputError(
             fmt::format("{}: not JSON: {}", position(path, text, error.byte), reason(error.what())));
-    } catch (const Json::exception &error) {
-        throw InputError(fmt::format("{}: not usable JSON: {}", path, error.what()));
+    } catch (const Json::out_of_range &error) {
+        const std::string what = error.what();
+        throw InputError(fmt::format("{}: {} is too large a number", path, what.substr(what.rfind(' ') + 1)));
     }
 }
 

@@ -30,7 +30,9 @@ std::string nearest(std::string_view word, const std::vector<std::string> &candi
     std::string best;
     std::size_t least = std::max<std::size_t>(2, word.size() / 2) + 1;
     for (const std::string &candidate : candidates) {
-        const std::size_t distance = edit_distance(word, candidate);
+        // A word cut short is a misspelling too: "kernel" for "kernel_size".
+        const std::size_t distance =
+            std::min(edit_distance(word, candidate), edit_distance(word, candidate.substr(0, word.size())) + 1);
         if (distance < least && distance < candidate.size()) least = distance, best = candidate;
     }
     return best;
