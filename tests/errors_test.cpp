@@ -29,8 +29,8 @@ qconv_layer_config good_config(qconv_layer_kind kind = QCONV_LAYER_QCONV1D) {
 }
 
 struct BadField {
-    const char *field;  // the message must name it
-    const char *value;  // and its value
+    const char *field; // the message must name it
+    const char *value; // and its value
     std::function<void(qconv_layer_config &)> spoil;
     qconv_layer_kind kind = QCONV_LAYER_QCONV1D;
 };
@@ -144,9 +144,9 @@ TEST_CASE("errors: fields that a layer does not use are not checked", "[errors]"
     config.input_quantization = quantizer(QCONV_INPUTDOREFA, 99);
     CHECK(qconv_layer_config_check(&config) == QCONV_OK);
     config = good_config();
-    config.input_next.kind = static_cast<qconv_quantizer_kind>(15);  // input_mix is 0
+    config.input_next.kind = static_cast<qconv_quantizer_kind>(15); // input_mix is 0
     CHECK(qconv_layer_config_check(&config) == QCONV_OK);
-    config.input_quantization.bits = 99;  // sign has no bits
+    config.input_quantization.bits = 99; // sign has no bits
     CHECK(qconv_layer_config_check(&config) == QCONV_OK);
 }
 
@@ -222,7 +222,7 @@ TEST_CASE("errors: input sizes", "[errors]") {
     REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
     qconv_layer_config config = good_config();
     config.pad_left = config.pad_right = 0;
-    config.dilation = 2;  // a window of 5
+    config.dilation = 2; // a window of 5
     const std::vector<float> weight(6 * 8 * 3, 0.5f);
     qconv_layer *layer = nullptr;
     REQUIRE(qconv_layer_create(&config, weight.data(), nullptr, &layer) == QCONV_OK);
@@ -260,7 +260,7 @@ TEST_CASE("errors: padding 'same'", "[errors]") {
     config.kernel_size = 4;
     config.dilation = 3;
     REQUIRE(qconv_layer_config_pad_same(&config) == QCONV_OK);
-    CHECK(config.pad_left == 4);  // 9 in all, the smaller half left
+    CHECK(config.pad_left == 4); // 9 in all, the smaller half left
     CHECK(config.pad_right == 5);
     config.stride = 2;
     config.pad_left = config.pad_right = 77;
@@ -323,5 +323,5 @@ TEST_CASE("errors: the last error belongs to its thread", "[errors]") {
     CHECK(std::string(qconv_last_error()).find("mine") != std::string::npos);
 }
 
-}  // namespace
-}  // namespace qconv::test
+} // namespace
+} // namespace qconv::test

@@ -90,7 +90,7 @@ struct InputQuantizer {
 
 /// One output position of one group and batch entry, and the elements its window reads.
 class Window {
-  public:
+public:
     Window(const Arguments &a, int64_t w, int64_t g, int64_t n)
         : a_(a), x_(a.buffer(ForwardArg::X)), w_(w), g_(g), n_(n) {}
 
@@ -116,10 +116,10 @@ class Window {
 
     float edge_correction(int64_t o) const {
         const halide_buffer_t &edge = a_.buffer(ForwardArg::Edge);
-        int64_t first = 0;  // taps before it lie left of x
+        int64_t first = 0; // taps before it lie left of x
         while (first < taps() && position(first) < 0)
             ++first;
-        int64_t last = taps();  // taps from it on lie right of x
+        int64_t last = taps(); // taps from it on lie right of x
         while (last > 0 && position(last - 1) >= x_.dim[0].extent)
             --last;
         float sum = 0;
@@ -130,7 +130,7 @@ class Window {
         return a_.real(ForwardArg::PadDelta) * sum;
     }
 
-  private:
+private:
     int64_t position(int64_t k) const {
         return w_ * a_.integer(ForwardArg::Stride) + k * a_.integer(ForwardArg::Dilation) -
                a_.integer(ForwardArg::PadLeft);
@@ -199,7 +199,7 @@ int plain_int8(void **arguments) {
         int64_t dot = 0, sum = 0;
         for_each_element(window, [&](int64_t step, int64_t row, int64_t e, int64_t c, int64_t k) {
             const bool exists = c < window.channels() && k < window.taps();
-            const int64_t input = exists ? window.level(c, k) : 77;  // any byte may stand there
+            const int64_t input = exists ? window.level(c, k) : 77; // any byte may stand there
             dot += input * read_integer(weight, {e, lane, step, row, block, g});
             sum += exists ? input : 0;
         });
@@ -377,7 +377,7 @@ TEST_CASE("packing: kernels that cannot represent a layer are refused", "[packin
     qconv_layer_config config = default_config(QCONV_LAYER_QCONV1D);
     config.in_channels = 6;
     CHECK(mismatch(b1b1(8, 8, 1, 1), config) == nullptr);
-    CHECK(mismatch(b1b1(8, 2, 1, 1), config) != nullptr);  // joins taps, for two channels at most
+    CHECK(mismatch(b1b1(8, 2, 1, 1), config) != nullptr); // joins taps, for two channels at most
     CHECK(mismatch(b1b1(8, 8, 2, 1), config) != nullptr);
     config.weight_quantization = quantizer(QCONV_WEIGHTDOREFA, 8);
     CHECK(mismatch(int8(8, 4, 0), config) != nullptr);
@@ -393,5 +393,5 @@ TEST_CASE("packing: kernels that cannot represent a layer are refused", "[packin
     CHECK(mismatch(unit, config) != nullptr);
 }
 
-}  // namespace
-}  // namespace qconv::test
+} // namespace
+} // namespace qconv::test

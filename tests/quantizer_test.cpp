@@ -23,7 +23,7 @@ constexpr double kUnit = 0x1p-24;
 
 struct GoldenQuantizer {
     std::string name;
-    qconv_layer_config config;  // a layer of one channel, one tap and identity weights
+    qconv_layer_config config; // a layer of one channel, one tap and identity weights
     std::vector<float> v, forward, gradient;
 };
 
@@ -108,7 +108,7 @@ Expr gradient_of(const qconv_quantizer &q, const Expr &v) {
 
 /// The numbers an expression in v gives.
 class Evaluator {
-  public:
+public:
     explicit Evaluator(const std::vector<float> &v) : input_(static_cast<int>(v.size())) {
         std::copy(v.begin(), v.end(), input_.begin());
     }
@@ -130,7 +130,7 @@ class Evaluator {
         return {vector.begin(), vector.end()};
     }
 
-  private:
+private:
     Buffer<float> input_;
 };
 
@@ -193,5 +193,5 @@ TEST_CASE("quantizers: the oracle gives bitorch's values", "[quantizers][golden]
     }
 }
 
-}  // namespace
-}  // namespace qconv::test
+} // namespace
+} // namespace qconv::test

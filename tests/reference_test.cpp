@@ -34,16 +34,16 @@ TEST_CASE("reference: quantizers", "[reference]") {
     CHECK(quantized(QCONV_INPUTDOREFA, 2, 0.5f) == double{2.0f / 3.0f});
     CHECK(quantized(QCONV_INPUTDOREFA, 2, 7.0f) == 1);
     CHECK(quantized(QCONV_INPUTDOREFA, 2, -kInfinity) == 0);
-    CHECK(quantized(QCONV_INPUTDOREFA, 8, 0.1f) == double{26.0f / 255.0f});  // 25.5 in float32, to the even 26
+    CHECK(quantized(QCONV_INPUTDOREFA, 8, 0.1f) == double{26.0f / 255.0f}); // 25.5 in float32, to the even 26
     CHECK(quantized(QCONV_INPUTDOREFA, 8, 0.3f) ==
-          double{76.0f / 255.0f});  // 0.3f > 0.3, yet the product rounds to 76.5
+          double{76.0f / 255.0f}); // 0.3f > 0.3, yet the product rounds to 76.5
 
     // The largest value maps to 1, its negative to -1; with 1 bit, 0 maps to level round(0.5) = 0, that is -1.
     const float top = std::tanh(2.0f);
     CHECK(quantized(QCONV_WEIGHTDOREFA, 4, 2.0f, top) == 1);
     CHECK(quantized(QCONV_WEIGHTDOREFA, 4, -2.0f, top) == -1);
     CHECK(quantized(QCONV_WEIGHTDOREFA, 1, 0.0f, top) == -1);
-    CHECK(quantized(QCONV_WEIGHTDOREFA, 2, 0.0f, top) == Approx(1.0 / 3.0));  // 1.5 to the even 2: 2 * 2/3 - 1
+    CHECK(quantized(QCONV_WEIGHTDOREFA, 2, 0.0f, top) == Approx(1.0 / 3.0)); // 1.5 to the even 2: 2 * 2/3 - 1
     const float values[] = {0.5f, -2.0f, 1.0f};
     CHECK(reference::max_abs_tanh(values) == top);
 
@@ -73,8 +73,8 @@ qconv_layer_config layer(qconv_layer_kind kind, const Shape &shape, qconv_quanti
 TEST_CASE("reference: a binary layer by hand", "[reference]") {
     const qconv_quantizer sign = quantizer(QCONV_SIGN);
     const Shape shape{1, 1, 3, 1, 1, 1, 1, 1, 1, 4, ""};
-    const float x[] = {0.5f, -2.0f, -0.0f, -1.0f};  // + - + -
-    const float w[] = {1.0f, -1.0f, 3.0f};          // + - +
+    const float x[] = {0.5f, -2.0f, -0.0f, -1.0f}; // + - + -
+    const float w[] = {1.0f, -1.0f, 3.0f};         // + - +
     auto config = layer(QCONV_LAYER_QCONV1D, shape, sign, sign, -1.0f);
     // - + - + - -:  (-1-1-1)  (1+1+1)  (-1-1-1)  (1+1-1)
     CHECK(reference::forward(config, x, 1, 4, w, nullptr) == std::vector<double>{-3, 3, -3, 1});
@@ -85,7 +85,7 @@ TEST_CASE("reference: a binary layer by hand", "[reference]") {
     const int64_t last[] = {1};
     CHECK(reference::forward(config, x, 1, 4, w, nullptr, last) == std::vector<double>{-3});
     config.stride = 1;
-    config.dilation = 2;  // columns -1 1 3, 0 2 4
+    config.dilation = 2; // columns -1 1 3, 0 2 4
     CHECK(reference::forward(config, x, 1, 4, w, nullptr) == std::vector<double>{0.25 + 1 - 1, 1 - 1 + 0.25});
     CHECK(reference::width_out(config, 2) == 0);
     CHECK(reference::width_out(config, 3) == 1);
@@ -94,7 +94,7 @@ TEST_CASE("reference: a binary layer by hand", "[reference]") {
 TEST_CASE("reference: levels, groups and bias by hand", "[reference]") {
     // Two groups of one channel; inputs 2-bit levels 0 2 3 (of 3), weights 2-bit odd integers -3 and 3 (of 3).
     const Shape shape{2, 2, 1, 1, 0, 1, 1, 2, 1, 3, ""};
-    const float x[] = {0.0f, 0.6f, 2.0f, 1.0f, 0.3f, 0.7f};  // levels 0 2 3, 3 1 2
+    const float x[] = {0.0f, 0.6f, 2.0f, 1.0f, 0.3f, 0.7f}; // levels 0 2 3, 3 1 2
     const float w[] = {-4.0f, 4.0f};
     const auto config =
         layer(QCONV_LAYER_QCONV1D, shape, quantizer(QCONV_INPUTDOREFA, 2), quantizer(QCONV_WEIGHTDOREFA, 2), 0.5f);
@@ -180,9 +180,9 @@ TEST_CASE("reference: tolerances", "[reference]") {
     CHECK(edges[0] > edges[1]);
     CHECK(edges[0] < 1e-4);
     const auto scaled = tolerance(half, sign, 0.0f, QCONV_PATH_INT8);
-    CHECK(scaled[1] == Approx(4 * 0x1p-24 * 12 * 8.0 / 15.0));  // y = -12 * 8/15
+    CHECK(scaled[1] == Approx(4 * 0x1p-24 * 12 * 8.0 / 15.0)); // y = -12 * 8/15
     const auto summed = tolerance(half, sign, 0.0f, QCONV_PATH_F32B1);
-    CHECK(summed[1] == Approx(20 * 0x1p-24 * 12 * 8.0 / 15.0).epsilon(1e-5));  // gamma(12 + 8)
+    CHECK(summed[1] == Approx(20 * 0x1p-24 * 12 * 8.0 / 15.0).epsilon(1e-5)); // gamma(12 + 8)
 
     reference::Expected expected{{1, 2}, {0, 0.5}};
     const float right[] = {1, 2.5f}, wrong[] = {1, 2.6f}, nan[] = {std::nanf(""), 2};
@@ -191,5 +191,5 @@ TEST_CASE("reference: tolerances", "[reference]") {
     CHECK(reference::first_mismatch(expected, nan) == 0);
 }
 
-}  // namespace
-}  // namespace qconv::test
+} // namespace
+} // namespace qconv::test

@@ -154,5 +154,5 @@ TEST_CASE("threads: the setting may change between and during calls", "[threads]
     qconv_set_num_threads(1);
 }
 
-}  // namespace
-}  // namespace qconv::test
+} // namespace
+} // namespace qconv::test

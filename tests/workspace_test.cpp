@@ -31,7 +31,7 @@ struct Counter {
 
 /// Installs the counter for one scope. Layers must die before it.
 class Hooked {
-  public:
+public:
     explicit Hooked(Counter &counter) {
         REQUIRE(qconv_set_allocator(Counter::allocate, Counter::release, &counter) == QCONV_OK);
     }
@@ -186,5 +186,5 @@ TEST_CASE("workspace: allocator hooks come in pairs and not under a living layer
     CHECK(qconv_set_allocator(Counter::allocate, Counter::release, &counter) != QCONV_OK);
 }
 
-}  // namespace
-}  // namespace qconv::test
+} // namespace
+} // namespace qconv::test

@@ -14,10 +14,10 @@ bool always_binary(const qconv_quantizer &q) {
 
 /// What a quantizer distinguishes among its inputs, and which special values it defines.
 struct Range {
-    float low = -1;          // values below are clamped; 0 for inputdorefa
-    bool binary = false;     // NaN and infinities are defined
-    bool saturates = false;  // infinities are defined
-    float ties = 0;          // inputdorefa: levels, for values halfway between two
+    float low = -1;         // values below are clamped; 0 for inputdorefa
+    bool binary = false;    // every value is defined, NaN too
+    bool saturates = false; // infinities are defined
+    float ties = 0;         // inputdorefa: levels, for values halfway between two
 };
 
 Range range_of(const qconv_quantizer &q) {
@@ -31,7 +31,7 @@ Range range_of(const qconv_quantizer &q) {
     return range;
 }
 
-float random_value(const Range &range, Random &random) {
+float random_value(const Range &range, bool with_nan, Random &random) {
     // Some values are special. Ordinary ones reach past both ends of the range, so that clamping shows.
     const int64_t draw = random.below(80);
     if (draw == 0) return 0.0f;
@@ -44,7 +44,7 @@ float random_value(const Range &range, Random &random) {
         constexpr float tiny = std::numeric_limits<float>::denorm_min();
         return random.below(2) == 0 ? tiny : -tiny;
     }
-    if (draw == 4 && range.binary) return std::numeric_limits<float>::quiet_NaN();
+    if (draw == 4 && range.binary && with_nan) return std::numeric_limits<float>::quiet_NaN();
     if (draw < 20 && range.ties > 0) {
         return (static_cast<float>(random.below(static_cast<int64_t>(range.ties))) + 0.5f) / range.ties;
     }
@@ -72,7 +72,7 @@ void keep_off_steps(std::vector<float> &values, int bits, Random &random) {
 }
 
 std::vector<float> make_values(const qconv_quantizer &first, const qconv_quantizer &next, float mix, int64_t count,
-                               Random &random) {
+                               bool with_nan, Random &random) {
     Range range = range_of(first);
     if (mix > 0) {
         const Range other = range_of(next);
@@ -83,7 +83,7 @@ std::vector<float> make_values(const qconv_quantizer &first, const qconv_quantiz
     }
     std::vector<float> values(static_cast<size_t>(count));
     for (float &v : values)
-        v = random_value(range, random);
+        v = random_value(range, with_nan, random);
     if (first.kind == QCONV_WEIGHTDOREFA) keep_off_steps(values, first.bits, random);
     if (mix > 0 && next.kind == QCONV_WEIGHTDOREFA) keep_off_steps(values, next.bits, random);
     return values;
@@ -183,7 +183,7 @@ float limit(const qconv_quantizer &q, bool high) {
     return high ? 6.0f : -6.0f;
 }
 
-}  // namespace
+} // namespace
 
 const std::vector<Pair> &pairs() {
     static const std::vector<Pair> all = make_pairs();
@@ -213,9 +213,9 @@ std::vector<float> make_input(const qconv_layer_config &config, int64_t count, D
     const qconv_quantizer identity = quantizer(QCONV_IDENTITY);
     const bool quantized = config.kind == QCONV_LAYER_QCONV1D;
     const qconv_quantizer &q = quantized ? config.input_quantization : identity;
-    if (data == Data::Random) {
+    if (data != Data::Extreme) {
         return make_values(q, quantized ? config.input_next : identity, quantized ? config.input_mix : 0, count,
-                           random);
+                           data == Data::WithNaN, random);
     }
     return std::vector<float>(static_cast<size_t>(count), limit(q, true));
 }
@@ -226,9 +226,9 @@ std::vector<float> make_weight(const qconv_layer_config &config, Data data, Rand
     const qconv_quantizer &q = quantized ? config.weight_quantization : identity;
     const int64_t terms = config.in_channels / config.groups * config.kernel_size;
     const int64_t count = config.out_channels * terms;
-    if (data == Data::Random) {
+    if (data != Data::Extreme) {
         return make_values(q, quantized ? config.weight_next : identity, quantized ? config.weight_mix : 0, count,
-                           random);
+                           data == Data::WithNaN, random);
     }
     std::vector<float> values(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i)
@@ -243,4 +243,4 @@ std::vector<float> make_bias(const qconv_layer_config &config, Random &random) {
     return bias;
 }
 
-}  // namespace qconv::test
+} // namespace qconv::test

@@ -12,14 +12,14 @@ namespace qconv::test {
 
 /// A layer kind with its quantizers, as they stand at one moment.
 struct Pair {
-    std::string name;  // "inputdorefa4/sign", "conv1d+bias"
+    std::string name; // "inputdorefa4/sign", "conv1d+bias"
     qconv_layer_kind kind;
     qconv_quantizer input{}, input_next{};
     float input_mix = 0;
     qconv_quantizer weight{}, weight_next{};
     float weight_mix = 0;
     bool bias = false;
-    bool thin = false;  // also on emulators
+    bool thin = false; // also on emulators
 };
 
 const std::vector<Pair> &pairs();
@@ -30,8 +30,9 @@ qconv_quantizer quantizer(qconv_quantizer_kind kind, int bits = 1);
 void apply(const Pair &pair, qconv_layer_config &config);
 
 enum class Data {
-    Random,   // with exact zeros, -0.0, denormals, infinities, NaN and rounding ties where the quantizer defines them
-    Extreme,  // every value at a limit of its quantizer, all of one output channel's weights at the same limit
+    Random,  // with exact zeros, -0.0, denormals, infinities and rounding ties where the quantizer defines them
+    WithNaN, // also NaN, for quantizers that are binary
+    Extreme, // every value at a limit of its quantizer, all of one output channel's weights at the same limit
 };
 
 /// x of `count` values for the config's input quantizer.
@@ -40,4 +41,4 @@ std::vector<float> make_input(const qconv_layer_config &config, int64_t count, D
 std::vector<float> make_weight(const qconv_layer_config &config, Data data, Random &random);
 std::vector<float> make_bias(const qconv_layer_config &config, Random &random);
 
-}  // namespace qconv::test
+} // namespace qconv::test

@@ -11,9 +11,9 @@ namespace qconv::test {
 namespace {
 
 constexpr unsigned char kPattern = 0xa5;
-constexpr size_t kZone = 4096;  // bytes of pattern on each side, where there is room
+constexpr size_t kZone = 4096; // bytes of pattern on each side, where there is room
 
-}  // namespace
+} // namespace
 
 GuardedArena::GuardedArena(size_t capacity_bytes) {
     const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
@@ -59,4 +59,4 @@ std::ptrdiff_t GuardedArena::damage() const {
     return 0;
 }
 
-}  // namespace qconv::test
+} // namespace qconv::test

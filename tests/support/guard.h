@@ -11,7 +11,7 @@ namespace qconv::test {
 /// Pages between two inaccessible ones, reused for many buffers: each is placed flush with the start or the end, so
 /// that the first byte outside is an access violation on that side. The other side is filled with a pattern to check.
 class GuardedArena {
-  public:
+public:
     explicit GuardedArena(size_t capacity_bytes);
     ~GuardedArena();
     GuardedArena(const GuardedArena &) = delete;
@@ -25,12 +25,12 @@ class GuardedArena {
     /// Offset, from the buffer, of the first byte of the pattern around it that was overwritten; 0 if none was.
     std::ptrdiff_t damage() const;
 
-  private:
-    unsigned char *begin_ = nullptr;  // first accessible byte
+private:
+    unsigned char *begin_ = nullptr; // first accessible byte
     size_t capacity_ = 0;
     size_t mapped_ = 0;
     unsigned char *buffer_ = nullptr;
     size_t bytes_ = 0;
 };
 
-}  // namespace qconv::test
+} // namespace qconv::test

@@ -25,7 +25,7 @@ std::vector<int64_t> sample_columns(int64_t width_out, int64_t count, Random &ra
     return columns;
 }
 
-}  // namespace
+} // namespace
 
 void force_kernel(qconv_layer_config &config, const qconv_kernel &kernel, std::string &name) {
     name = std::string(kernel.name) + "@" + kernel.target;
@@ -99,12 +99,14 @@ std::string LayerCase::check(qconv_path path, const float *y) {
 
 std::string LayerCase::describe() const {
     return test::describe(shape_) + ", " + pair_name_ + ", pad_value " + std::to_string(config_.pad_value) +
-           (data_ == Data::Extreme ? ", values at their limits" : "");
+           (data_ == Data::Extreme   ? ", values at their limits"
+            : data_ == Data::WithNaN ? ", with NaN"
+                                     : "");
 }
 
 namespace {
-constexpr size_t kArenaBytes = size_t{16} << 20;  // four times the largest x or y of the shape table
-}  // namespace
+constexpr size_t kArenaBytes = size_t{16} << 20; // four times the largest x or y of the shape table
+} // namespace
 
 GuardedRun::GuardedRun() : x_arena_(kArenaBytes), y_arena_(kArenaBytes), workspace_arena_(4 * kArenaBytes) {}
 
@@ -138,4 +140,4 @@ std::string GuardedRun::forward(const qconv_layer *layer, const LayerCase &c, Gu
     return "";
 }
 
-}  // namespace qconv::test
+} // namespace qconv::test

@@ -24,7 +24,7 @@ using LayerPtr = std::unique_ptr<qconv_layer, DestroyLayer>;
 void force_kernel(qconv_layer_config &config, const qconv_kernel &kernel, std::string &name);
 
 class LayerCase {
-  public:
+public:
     /// Data from the seed and `stream`. At most `products` products go into the oracle: of larger results it checks
     /// the first, the last and some random columns.
     LayerCase(const Shape &shape, const Pair &pair, float pad_value, Data data, uint64_t stream,
@@ -47,29 +47,29 @@ class LayerCase {
     /// Shape, quantizers, padding and data, for failure messages.
     std::string describe() const;
 
-  private:
+private:
     Shape shape_;
     std::string pair_name_;
     Data data_;
     qconv_layer_config config_{};
     int64_t width_out_ = 0;
     std::vector<float> x_, weight_, bias_;
-    std::vector<int64_t> positions_;                // columns the oracle computes; all of them when empty
-    std::map<bool, reference::Expected> expected_;  // by whether the path is packed
+    std::vector<int64_t> positions_;               // columns the oracle computes; all of them when empty
+    std::map<bool, reference::Expected> expected_; // by whether the path is packed
 };
 
 /// Memory for x, y and the workspace, each with an inaccessible page on one side, for the runs of one thread.
 class GuardedRun {
-  public:
+public:
     GuardedRun();
     /// One forward call. Returns "" or what went wrong: a status, a write outside y or the workspace. On success the
     /// result is at y(). own_workspace: with the layer's own workspace, else with one of exactly the size it asked for.
     std::string forward(const qconv_layer *layer, const LayerCase &c, GuardedArena::Edge edge, bool own_workspace);
     const float *y() const { return y_; }
 
-  private:
+private:
     GuardedArena x_arena_, y_arena_, workspace_arena_;
     float *y_ = nullptr;
 };
 
-}  // namespace qconv::test
+} // namespace qconv::test

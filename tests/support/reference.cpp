@@ -7,12 +7,12 @@
 namespace qconv::reference {
 namespace {
 
-constexpr double kUnit = 0x1p-24;  // half the spacing of float32 just above 1
+constexpr double kUnit = 0x1p-24; // half the spacing of float32 just above 1
 
 /// A quantized tensor: value = level / top. When `integer`, every level is an integer; else top is 1.
 struct Quantized {
     std::vector<double> level;
-    std::vector<double> magnitude;  // sum of the absolute values that were added up to reach value: see magnitude()
+    std::vector<double> magnitude; // sum of the absolute values that were added up to reach value: see magnitude()
     double top = 1;
     bool integer = false;
 };
@@ -24,19 +24,19 @@ float quantize_value(const qconv_quantizer &q, float v, float tensor_max) {
         case QCONV_SIGN:
         case QCONV_APPROXSIGN:
         case QCONV_SWISHSIGN:
-            return v >= 0.0f ? 1.0f : -1.0f;
+            return v < 0.0f ? -1.0f : 1.0f;
         case QCONV_STEHEAVISIDE:
             return v > 0.0f ? 1.0f : -1.0f;
         case QCONV_INPUTDOREFA: {
             const float clamped = std::min(std::max(v, 0.0f), 1.0f);
-            return std::nearbyintf(clamped * m) / m;  // the default rounding mode is half to even
+            return std::nearbyintf(clamped * m) / m; // the default rounding mode is half to even
         }
         case QCONV_WEIGHTDOREFA: {
             const float adjusted = std::tanh(v) / (2.0f * tensor_max) + 0.5f;
             return 2.0f * (std::nearbyintf(adjusted * m) / m) - 1.0f;
         }
         case QCONV_PROGRESSIVE_SIGN: {
-            if (q.training == 0) return v >= 0.0f ? 1.0f : -1.0f;
+            if (q.training == 0) return v < 0.0f ? -1.0f : 1.0f;
             const double temperature = 1.0 - std::pow(double{q.alpha}, -double{q.beta} * double{q.scale});
             const float divisor = static_cast<float>(std::max(1.0 - temperature, 1e-7));
             return std::min(std::max(v / divisor, -1.0f), 1.0f);
@@ -110,15 +110,15 @@ bool exact_in_float(const qconv_layer_config &config, const Quantized &x, const 
 }
 
 struct Sums {
-    std::vector<double> dot;        // sum of level products, taps inside x
-    std::vector<double> outside;    // sum of weight levels of the taps outside x
-    std::vector<double> magnitude;  // sum of absolute products, taps inside and outside; empty unless asked for
-    std::vector<double> reach;      // nonzero where some tap is outside
+    std::vector<double> dot;       // sum of level products, taps inside x
+    std::vector<double> outside;   // sum of weight levels of the taps outside x
+    std::vector<double> magnitude; // sum of absolute products, taps inside and outside; empty unless asked for
+    std::vector<double> reach;     // nonzero where some tap is outside
 };
 
 /// All sums of one output row: x rows [channels, width] and the weights [channels, kernel_size] of one output channel.
 class RowSums {
-  public:
+public:
     RowSums(const qconv_layer_config &config, int64_t width, std::span<const int64_t> positions)
         : config_(config), width_(width), positions_(positions) {}
 
@@ -150,7 +150,7 @@ class RowSums {
         }
     }
 
-  private:
+private:
     int64_t column(int64_t k, int64_t position) const {
         return position * config_.stride + k * config_.dilation - config_.pad_left;
     }
@@ -232,7 +232,7 @@ Expected evaluate(const qconv_layer_config &config, qconv_path path, const float
     return result;
 }
 
-}  // namespace
+} // namespace
 
 float max_abs_tanh(std::span<const float> tensor) {
     float largest = 0.0f;
@@ -275,4 +275,4 @@ int64_t first_mismatch(const Expected &expected, const float *y) {
     return -1;
 }
 
-}  // namespace qconv::reference
+} // namespace qconv::reference

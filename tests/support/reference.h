@@ -50,4 +50,4 @@ Expected expect(const qconv_layer_config &config, qconv_path path, const float *
 /// Index of the first output outside its tolerance (a NaN always is), or -1.
 int64_t first_mismatch(const Expected &expected, const float *y);
 
-}  // namespace qconv::reference
+} // namespace qconv::reference

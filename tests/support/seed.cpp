@@ -28,7 +28,7 @@ bool parse_seed(uint64_t &value) {
     return error == std::errc{} && end == view.data() + view.size();
 }
 
-}  // namespace
+} // namespace
 
 uint64_t seed() {
     static const uint64_t value = [] {
@@ -90,4 +90,4 @@ int64_t Random::below(int64_t bound) {
     return static_cast<int64_t>(bits() % static_cast<uint64_t>(bound));
 }
 
-}  // namespace qconv::test
+} // namespace qconv::test

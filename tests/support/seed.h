@@ -20,7 +20,7 @@ bool thin();
 
 /// SplitMix64: small, seedable, the same numbers with every standard library.
 class Random {
-  public:
+public:
     /// Streams of different `a`, `b` are independent, so that one case can be replayed without those before it.
     explicit Random(uint64_t a = 0, uint64_t b = 0);
     uint64_t bits();
@@ -29,8 +29,8 @@ class Random {
     float bell();
     int64_t below(int64_t bound);
 
-  private:
+private:
     uint64_t state_;
 };
 
-}  // namespace qconv::test
+} // namespace qconv::test

@@ -11,8 +11,8 @@ namespace qconv::test {
 struct Shape {
     int64_t in, out, kernel, stride, left, right, dilation, groups, batch, width;
     const char *reason;
-    bool thin = false;     // also on emulators
-    bool extreme = false;  // also with all values at their limits, so that accumulators reach theirs
+    bool thin = false;    // also on emulators
+    bool extreme = false; // also with all values at their limits, so that accumulators reach theirs
 };
 
 // Widths below straddle the words (8, 16, 32, 64 elements) and the blocks (8, 16, 32, 48 outputs or columns) of the
@@ -118,4 +118,4 @@ inline std::string describe(const Shape &s) {
            std::to_string(s.dilation) + ", groups " + std::to_string(s.groups) + " (" + s.reason + ")";
 }
 
-}  // namespace qconv::test
+} // namespace qconv::test
