@@ -21,20 +21,21 @@ namespace qconv::tools {
 namespace {
 
 struct Options {
-    std::string input;  // a table or a layer file; "" for the built-in table
+    std::string input; // a table or a layer file; "" for the built-in table
     std::string layer = "QConv1d";
     std::string input_quantization = "sign", weight_quantization = "sign";
     int bits = 0;
     float pad_value = -1;
     std::string target = "host";
     std::string kernels = "generic";
+    std::string kernel;
     std::vector<std::string> compare;
     int threads = 1;
     int64_t batch = 0;
     std::string filter;
     double seconds = 0.2;
     int repeats = 5;
-    bool json = false, serve = false;
+    bool every_kernel = false, json = false, serve = false;
 };
 
 const std::vector<std::string> kKernelKinds = {"generic", "specialised"};
@@ -126,10 +127,34 @@ BenchResult bench_row(const BenchRow &row, const std::vector<std::string> &kerne
             calls[i] += sample_calls([&] { layers[i]->forward(); }, o.seconds / o.repeats, 3, samples[i]);
         peaks.sample(peak_kind(result.path));
     }
-    check_interrupt();  // a row cut short is no measurement
+    check_interrupt(); // a row cut short is no measurement
     result.timing = summarize_samples(samples[0], calls[0]);
-    if (layers.size() > 1) result.compared = result.timing.median / summarize_samples(samples[1], calls[1]).median;
+    if (layers.size() > 1) {
+        result.compared = result.timing.median / summarize_samples(samples[1], calls[1]).median;
+        result.other = layers[1]->kernel().name;
+    }
     return result;
+}
+
+/// Times every other kernel that can serve the row, and notes the fastest.
+void compare_with_every_kernel(const BenchRow &row, const BenchKernels &kernels, const Options &o,
+                               BenchResult &result) {
+    double least = result.timing.median;
+    result.compared = 1;
+    result.other = result.kernel;
+    for (const std::string &candidate : kernels.candidates(row.config)) {
+        const std::unique_ptr<TimedLayer> layer = make_layer(row, candidate);
+        if (layer->kernel().name == result.kernel) continue;
+        layer->verify();
+        std::vector<double> samples;
+        const int64_t calls = sample_calls([&] { layer->forward(); }, o.seconds / o.repeats, 3, samples);
+        check_interrupt();
+        const double median = summarize_samples(samples, calls).median;
+        if (median >= least) continue;
+        least = median;
+        result.compared = result.timing.median / median;
+        result.other = layer->kernel().name;
+    }
 }
 
 /// On the row with the least work that was timed.
@@ -155,7 +180,9 @@ void bench_rows(const std::vector<BenchRow> &rows, const std::vector<std::string
             std::vector<std::string> chosen;
             for (const std::string &kind : kinds)
                 chosen.push_back(kernels.choose(i, kind));
-            report.results.push_back(bench_row(rows[i], chosen, o, peaks));
+            BenchResult result = bench_row(rows[i], chosen, o, peaks);
+            if (o.every_kernel) compare_with_every_kernel(rows[i], kernels, o, result);
+            report.results.push_back(std::move(result));
         } catch (const Interrupted &) {
             report.complete = false;
             break;
@@ -214,10 +241,11 @@ void bench(const Options &o) {
     if (kinds.size() > 2 || (kinds.size() == 2 && kinds[0] == kinds[1]))
         throw InputError("--compare: allowed: generic,specialised or specialised,generic");
 
-    const BenchKernels kernels(target, rows, kinds);
+    const BenchKernels kernels(target, rows, kinds, o.kernel);
     BenchReport report;
     report.threads = o.threads;
     if (kinds.size() == 2) report.compared = kinds[0] + " / " + kinds[1];
+    if (o.every_kernel) report.compared = "chosen / best";
     if (qconv_set_num_threads(o.threads) != QCONV_OK) throw InputError(std::string("--threads: ") + qconv_last_error());
     if (o.threads == 1) report.cpu = pin_to_one_cpu();
     PeakMeter peaks(target.name);
@@ -234,7 +262,7 @@ void bench(const Options &o) {
     if (failed > 0) throw Error(kExitCheckFailed, fmt::format("bench: {} rows failed", failed));
 }
 
-}  // namespace
+} // namespace
 
 void add_bench_command(CLI::App &app) {
     auto o = std::make_shared<Options>();
@@ -255,6 +283,12 @@ void add_bench_command(CLI::App &app) {
         ->delimiter(',')
         ->check(CLI::IsMember(kKernelKinds))
         ->excludes("--kernels");
+    command->add_option("--kernel", o->kernel,
+                        "The one generic kernel to use (qconvc list kernels); default: the best");
+    command
+        ->add_flag("--every-kernel", o->every_kernel,
+                   "Time every kernel that serves a row: shows what the choice among them costs")
+        ->excludes("--compare");
     command->add_option("--threads", o->threads)->check(CLI::Range(1, 1024))->capture_default_str();
     command->add_option("--batch", o->batch, "Batch of every row; default: the row's")
         ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
@@ -268,6 +302,7 @@ void add_bench_command(CLI::App &app) {
     command->add_flag("--json", o->json, "Print one JSON object at the end");
     command->add_flag("--serve", o->serve, "Answer {\"row\": 0, \"seconds\": 0.1} on standard input, a JSON line each")
         ->excludes("--compare")
+        ->excludes("--every-kernel")
         ->excludes("--filter");
     command->footer(
         "Every row is checked against the oracle before it is timed. Ctrl-C prints what was measured.\n\n"
@@ -279,4 +314,4 @@ void add_bench_command(CLI::App &app) {
     command->callback([o] { bench(*o); });
 }
 
-}  // namespace qconv::tools
+} // namespace qconv::tools

@@ -22,12 +22,13 @@ struct BenchRow {
 struct BenchResult {
     std::string name, kernel, target;
     qconv_path path = QCONV_PATH_F32F32;
-    double planes = 1;  // b1b1: products of bit-planes; a MAC of the layer costs that many of the peak's
+    double planes = 1; // b1b1: products of bit-planes; a MAC of the layer costs that many of the peak's
     double macs = 0;
     Timing timing;
     size_t outputs_checked = 0, packed_bytes = 0;
-    double compared = 0;  // time with the other kernels over time with these, where two kinds are compared
-    std::string error;    // why the row was not timed
+    double compared = 0; // this time over that with the other kernel, where two are compared
+    std::string other;   // that kernel
+    std::string error;   // why the row was not timed
 
     double gmacs() const { return timing.median > 0 ? macs / timing.median / 1e3 : 0; }
     /// Percent of a peak in MACs per second.
@@ -36,9 +37,9 @@ struct BenchResult {
 
 struct BenchReport {
     std::vector<BenchResult> results;
-    std::string compared;  // "generic / specialised"
+    std::string compared; // "generic / specialised", "chosen / best"
     int threads = 1, cpu = -1;
-    double overhead_us = 0;  // of a forward call beyond its kernel
+    double overhead_us = 0; // of a forward call beyond its kernel
     bool complete = true;
 };
 
@@ -51,4 +52,4 @@ void print_bench_summary(const BenchReport &report, const PeakMeter &peaks);
 nlohmann::json bench_json(const BenchReport &report, const PeakMeter &peaks);
 nlohmann::json bench_row_json(const BenchResult &result, const PeakMeter &peaks, int threads);
 
-}  // namespace qconv::tools
+} // namespace qconv::tools

@@ -11,17 +11,23 @@
 namespace qconv::tools {
 
 class BenchKernels {
-  public:
+public:
     /// Loads the kernels of `target` of every kind in `kinds` ("generic", "specialised": compiled now, for each row).
-    BenchKernels(const TargetInfo &target, const std::vector<BenchRow> &rows, const std::vector<std::string> &kinds);
+    /// `forced` names the generic kernel for every row; "" leaves the choice to the runtime.
+    BenchKernels(const TargetInfo &target, const std::vector<BenchRow> &rows, const std::vector<std::string> &kinds,
+                 const std::string &forced);
 
     /// What to force in qconv_layer_config::kernel: the best kernel of that kind for a row, by its index.
     const std::string &choose(size_t row, const std::string &kind) const { return choices_.at(kind).at(row); }
 
-  private:
-    void choose_all(const TargetInfo &target, const std::vector<BenchRow> &rows, const std::string &kind);
+    /// Every registered kernel of the target that can serve this layer, in the same form.
+    std::vector<std::string> candidates(const qconv_layer_config &config) const;
 
+private:
+    void choose_all(const std::vector<BenchRow> &rows, const std::string &kind, const std::string &forced);
+
+    std::string target_;
     std::map<std::string, std::vector<std::string>> choices_;
 };
 
-}  // namespace qconv::tools
+} // namespace qconv::tools

@@ -33,7 +33,7 @@ double geometric_mean(const std::vector<const BenchResult *> &rows, const Value 
 
 constexpr size_t kWorstRows = 5;
 
-}  // namespace
+} // namespace
 
 void print_bench_header(const BenchReport &report, const PeakMeter &peaks) {
     fmt::print("{} thread{}{}, target {}\n", report.threads, report.threads == 1 ? "" : "s",
@@ -48,7 +48,7 @@ void print_bench_row(const BenchResult &r, const PeakMeter &peaks, int threads) 
     } else {
         fmt::print("{:<38} {:<30} {:>11.2f} {:>11.2f} {:>5.2f}x {:>8.1f} {:>6.1f}{}\n", r.name, r.kernel,
                    r.timing.median, r.timing.least, r.timing.spread, r.gmacs(), percent(r, peaks, threads),
-                   r.compared > 0 ? fmt::format("  {:.2f}", r.compared) : "");
+                   r.compared > 0 ? fmt::format("  {:.2f} {}", r.compared, r.other) : "");
     }
     std::fflush(stdout);
 }
@@ -110,7 +110,10 @@ nlohmann::json bench_row_json(const BenchResult &r, const PeakMeter &peaks, int 
     json["percent_of_best_peak"] = r.percent_of(peaks.best(peak_kind(r.path)) * threads);
     json["outputs_checked"] = r.outputs_checked;
     json["packed_bytes"] = r.packed_bytes;
-    if (r.compared > 0) json["compared"] = r.compared;
+    if (r.compared > 0) {
+        json["compared"] = r.compared;
+        json["other_kernel"] = r.other;
+    }
     return json;
 }
 
@@ -139,4 +142,4 @@ nlohmann::json bench_json(const BenchReport &report, const PeakMeter &peaks) {
     return json;
 }
 
-}  // namespace qconv::tools
+} // namespace qconv::tools
