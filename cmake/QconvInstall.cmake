@@ -1,4 +1,6 @@
 # find_package(qconv) gives qconv::qconv, qconv::kernels and qconv::halide_runtime.
+# lib/ on every distribution: qconvc looks for its libraries in ../lib/qconv.
+set(CMAKE_INSTALL_LIBDIR lib)
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
