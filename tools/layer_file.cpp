@@ -279,6 +279,7 @@ std::string describe_layer(const LayerSpec &layer) {
     if (c.stride != 1) text += fmt::format(" s{}", c.stride);
     if (c.dilation != 1) text += fmt::format(" d{}", c.dilation);
     if (c.groups != 1) text += fmt::format(" g{}", c.groups);
+    if (c.kind == QCONV_LAYER_NOACT) text += " float";
     if (c.kind == QCONV_LAYER_QCONV1D) {
         text += " " + describe_quantizer(c.input_quantization, c.input_next, c.input_mix);
     }
