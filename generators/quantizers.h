@@ -51,15 +51,17 @@ inline Expr progressive_sign_gradient(const Expr &) { return 1.0f; }
 inline Expr identity(const Expr &v) { return v; }
 inline Expr identity_gradient(const Expr &) { return 1.0f; }
 
-/// The forward function that `kind` (a qconv_quantizer_kind, known only at run time) selects, in IEEE arithmetic. The
-/// runtime passes progressive_sign in its evaluation form as sign.
+/// The forward function that `kind` selects at run time: identity, sign (which also stands for approxsign, swishsign and
+/// progressive_sign in evaluation), steheaviside, inputdorefa, weightdorefa, or progressive_sign in training.
 inline Expr forward(const Expr &kind, const Expr &v, const Expr &levels, const Expr &divisor) {
     using Halide::select;
-    const Expr quantized = Halide::strict_float(
-        select(kind == QCONV_STEHEAVISIDE, steheaviside(v), kind == QCONV_INPUTDOREFA, inputdorefa(v, levels),
-               kind == QCONV_PROGRESSIVE_SIGN, progressive_sign(v, divisor), sign(v)));
-    return select(kind == QCONV_IDENTITY, v, kind == QCONV_WEIGHTDOREFA,
-                  Halide::strict_float(weightdorefa(v, levels, divisor)), quantized);
+    using Halide::strict_float;
+    // Spelled so that specialising on `kind == ...` or `kind != QCONV_WEIGHTDOREFA` drops what is not needed.
+    return select(kind == QCONV_IDENTITY, v, kind == QCONV_SIGN, strict_float(sign(v)),
+                  kind != QCONV_WEIGHTDOREFA,
+                  strict_float(select(kind == QCONV_STEHEAVISIDE, steheaviside(v), kind == QCONV_INPUTDOREFA,
+                                      inputdorefa(v, levels), progressive_sign(v, divisor))),
+                  strict_float(weightdorefa(v, levels, divisor)));
 }
 
 } // namespace qconv::quantizers

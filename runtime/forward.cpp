@@ -81,6 +81,12 @@ Edges edge_columns(const qconv_layer_config &config, std::int64_t width, std::in
     return {std::min(left, width_out), std::min(right, width_out)};
 }
 
+// Kernels know the forward of the sign family by one name.
+std::int32_t forward_kind(const qconv_quantizer &quantizer) {
+    const bool sign = quantizer.kind == QCONV_APPROXSIGN || quantizer.kind == QCONV_SWISHSIGN;
+    return sign ? QCONV_SIGN : quantizer.kind;
+}
+
 float top_level(const qconv_quantizer &quantizer) {
     const Representation form = representation(quantizer);
     return form.integer() ? static_cast<float>(form.top()) : 1.0F;
@@ -115,10 +121,10 @@ void call_forward(const qconv_kernel &kernel, const qconv_layer_config &config, 
     float scale = packed.scale;
     float pad_delta = packed.pad_delta;
     float pad_value = config.pad_value;
-    std::int32_t kind = quantizer.first.kind;
+    std::int32_t kind = forward_kind(quantizer.first);
     float levels = top_level(quantizer.first);
     float divisor = input.divisor;
-    std::int32_t next_kind = quantizer.next.kind;
+    std::int32_t next_kind = forward_kind(quantizer.next);
     float next_levels = top_level(quantizer.next);
     float next_divisor = input.next_divisor;
     float mix = quantizer.mix;

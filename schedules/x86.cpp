@@ -9,6 +9,8 @@ using namespace Halide;
 
 namespace {
 
+constexpr int longest_edge_vector = 16;
+
 bool is_argument(const Func &f, const Var &v) {
     const std::vector<Var> args = f.args();
     return std::any_of(args.begin(), args.end(), [&](const Var &a) { return a.name() == v.name(); });
@@ -37,7 +39,9 @@ Loops tile_output(Func y, const OutputStages &s, const Target &target) {
 void schedule_input(Func y, const OutputStages &s, const Loops &loops, const Target &target) {
     for (size_t i = 0; i < s.input.size(); i++) {
         Func stage = s.input[i];
-        const int lanes = target.natural_vector_size(stage.type());
+        // The first stage reads x, element by element where a vector reaches over an end: short vectors bound that.
+        const int natural = target.natural_vector_size(stage.type());
+        const int lanes = i == 0 ? std::min(natural, longest_edge_vector) : natural;
         if (is_argument(stage, s.element)) stage.reorder(s.element, s.p).unroll(s.element);
         stage.compute_at(y, loops.task).vectorize(s.p, lanes, TailStrategy::RoundUp);
         const std::vector<Expr> cases = i == 0 ? s.first_stage_cases : std::vector<Expr>{};

@@ -28,7 +28,7 @@ void check(qconv_status status, const char *what) {
 
 // SplitMix64: even the largest tensors of a workload table are filled in a fraction of a second.
 class Random {
-  public:
+public:
     explicit Random(uint64_t seed) : state_(seed) {}
     uint64_t next() {
         uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
@@ -44,13 +44,13 @@ class Random {
         return values;
     }
 
-  private:
+private:
     uint64_t state_;
 };
 
 constexpr std::align_val_t kWorkspaceAlignment{64};
 
-}  // namespace
+} // namespace
 
 int pin_to_one_cpu() {
     cpu_set_t allowed;
@@ -162,7 +162,7 @@ size_t TimedLayer::verify() {
 }
 
 double measure_call_overhead(const qconv_layer_config &config, const qconv_kernel &kernel) {
-    static qconv_kernel idle;  // registered rows must last as long as the process
+    static qconv_kernel idle; // registered rows must last as long as the process
     if (!idle.name) {
         idle = kernel;
         idle.name = "bench_idle";
@@ -177,4 +177,4 @@ double measure_call_overhead(const qconv_layer_config &config, const qconv_kerne
     return summarize_samples(samples, 0).median;
 }
 
-}  // namespace qconv::tools
+} // namespace qconv::tools

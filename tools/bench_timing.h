@@ -14,7 +14,7 @@ namespace qconv::tools {
 /// Microseconds of one call. A sample is a batch of calls long enough for the clock; short layers take many calls each.
 struct Timing {
     double median = 0, least = 0;
-    double spread = 0;  // 90th percentile over median
+    double spread = 0; // 90th percentile over median
     int64_t calls = 0;
 };
 /// Appends samples of `call` to `samples` for `seconds`, at least `least_samples`; returns the calls made. The first
@@ -33,7 +33,7 @@ struct LayerDeleter {
 
 /// One layer with random data and its buffers. Throws Error with qconv's text where a call fails.
 class TimedLayer {
-  public:
+public:
     TimedLayer(const qconv_layer_config &config, int64_t batch, int64_t width);
 
     /// Runs the layer once and compares sampled output columns (edges, middle, some between; every channel) with the
@@ -47,7 +47,7 @@ class TimedLayer {
     int64_t batch() const { return batch_; }
     int64_t width() const { return width_; }
 
-  private:
+private:
     std::unique_ptr<qconv_layer, LayerDeleter> layer_;
     qconv_layer_config config_;
     int64_t batch_, width_, width_out_ = 0;
@@ -60,4 +60,4 @@ class TimedLayer {
 /// its layout. Registers a kernel, so call it after every choice among kernels is made.
 double measure_call_overhead(const qconv_layer_config &config, const qconv_kernel &kernel);
 
-}  // namespace qconv::tools
+} // namespace qconv::tools
