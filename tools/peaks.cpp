@@ -37,7 +37,7 @@ namespace popcount_zen4 {
 #define STEP(R) "vpxord %%zmm12, %%zmm13, %%zmm15\nvpopcntd %%zmm15, %%zmm15\nvpaddd %%zmm15, %%zmm" R ", %%zmm" R "\n"
 QCONV_LOOP_VEX("vpternlogd $255, %%zmm12, %%zmm12, %%zmm12\n", QCONV_EIGHT(STEP))
 #undef STEP
-}  // namespace popcount_zen4
+} // namespace popcount_zen4
 
 // Without a popcount instruction: each byte's two nibbles look their counts up, and byte counters take both. A counter
 // of bytes must be widened at least every 31 steps; that work is not in the loop, nor are carry-save adders, which
@@ -49,7 +49,7 @@ namespace popcount_avx512 {
     "vpaddb %%zmm11, %%zmm" R ", %%zmm" R "\nvpaddb %%zmm15, %%zmm" R ", %%zmm" R "\n"
 QCONV_LOOP_VEX("vpternlogd $255, %%zmm12, %%zmm12, %%zmm12\n", QCONV_EIGHT(STEP))
 #undef STEP
-}  // namespace popcount_avx512
+} // namespace popcount_avx512
 
 namespace popcount_avx2 {
 #define STEP(R)                                                                                               \
@@ -58,7 +58,7 @@ namespace popcount_avx2 {
     "vpaddb %%ymm11, %%ymm" R ", %%ymm" R "\nvpaddb %%ymm15, %%ymm" R ", %%ymm" R "\n"
 QCONV_LOOP_VEX("vpcmpeqd %%ymm12, %%ymm12, %%ymm12\n", QCONV_EIGHT(STEP))
 #undef STEP
-}  // namespace popcount_avx2
+} // namespace popcount_avx2
 
 // Two-operand instructions need copies: of an operand, of the shifted half and of the table, twice.
 namespace popcount_sse41 {
@@ -68,7 +68,7 @@ namespace popcount_sse41 {
     "movdqa %%xmm14, %%xmm11\npshufb %%xmm15, %%xmm11\npaddb %%xmm10, %%xmm" R "\npaddb %%xmm11, %%xmm" R "\n"
 QCONV_LOOP_SSE("pcmpeqd %%xmm12, %%xmm12\n", QCONV_EIGHT(STEP))
 #undef STEP
-}  // namespace popcount_sse41
+} // namespace popcount_sse41
 
 // ---- dot products
 // ----------------------------------------------------------------------------------------------------
@@ -77,25 +77,25 @@ namespace dot_zen4 {
 #define STEP(R) "vpdpbusd %%zmm12, %%zmm13, %%zmm" R "\n"
 QCONV_LOOP_VEX("", QCONV_TWELVE(STEP))
 #undef STEP
-}  // namespace dot_zen4
+} // namespace dot_zen4
 
 namespace dot_avx512 {
 #define STEP(R) "vpmaddwd %%zmm12, %%zmm13, %%zmm15\nvpaddd %%zmm15, %%zmm" R ", %%zmm" R "\n"
 QCONV_LOOP_VEX("", QCONV_TWELVE(STEP))
 #undef STEP
-}  // namespace dot_avx512
+} // namespace dot_avx512
 
 namespace dot_avx2 {
 #define STEP(R) "vpmaddwd %%ymm12, %%ymm13, %%ymm15\nvpaddd %%ymm15, %%ymm" R ", %%ymm" R "\n"
 QCONV_LOOP_VEX("", QCONV_TWELVE(STEP))
 #undef STEP
-}  // namespace dot_avx2
+} // namespace dot_avx2
 
 namespace dot_sse41 {
 #define STEP(R) "movdqa %%xmm13, %%xmm15\npmaddwd %%xmm12, %%xmm15\npaddd %%xmm15, %%xmm" R "\n"
 QCONV_LOOP_SSE("", QCONV_TWELVE(STEP))
 #undef STEP
-}  // namespace dot_sse41
+} // namespace dot_sse41
 
 // ---- float multiply and add
 // ------------------------------------------------------------------------------------------
@@ -104,26 +104,26 @@ namespace fma_avx512 {
 #define STEP(R) "vfmadd231ps %%zmm12, %%zmm13, %%zmm" R "\n"
 QCONV_LOOP_VEX("", QCONV_TWELVE(STEP))
 #undef STEP
-}  // namespace fma_avx512
+} // namespace fma_avx512
 
 namespace fma_avx2 {
 #define STEP(R) "vfmadd231ps %%ymm12, %%ymm13, %%ymm" R "\n"
 QCONV_LOOP_VEX("", QCONV_TWELVE(STEP))
 #undef STEP
-}  // namespace fma_avx2
+} // namespace fma_avx2
 
 namespace fma_sse41 {
 #define STEP(R) "movaps %%xmm13, %%xmm15\nmulps %%xmm12, %%xmm15\naddps %%xmm15, %%xmm" R "\n"
 QCONV_LOOP_SSE("", QCONV_TWELVE(STEP))
 #undef STEP
-}  // namespace fma_sse41
+} // namespace fma_sse41
 
 struct Loop {
     const char *target;
     PeakKind kind;
     const char *instructions;
     void (*run)(int64_t count);
-    double macs;  // of one pass through the loop body
+    double macs; // of one pass through the loop body
 };
 
 const Loop kLoops[] = {
@@ -153,7 +153,7 @@ double seconds_of(const Loop &loop, int64_t count) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-}  // namespace
+} // namespace
 
 const char *peak_name(PeakKind kind) {
     switch (kind) {
@@ -216,4 +216,4 @@ double PeakMeter::best(PeakKind kind) const {
     return of(kind).empty() ? 0 : *std::max_element(of(kind).begin(), of(kind).end());
 }
 
-}  // namespace qconv::tools
+} // namespace qconv::tools

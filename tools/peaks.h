@@ -13,9 +13,9 @@ namespace qconv::tools {
 
 /// The three loops, named by the work they do.
 enum class PeakKind : int {
-    Popcount = 0,  // binary MACs: xor, popcount, add
-    Dot = 1,       // integer MACs: 8-bit or 16-bit dot products into int32
-    Fma = 2,       // float MACs
+    Popcount = 0, // binary MACs: xor, popcount, add
+    Dot = 1,      // integer MACs: 8-bit or 16-bit dot products into int32
+    Fma = 2,      // float MACs
     Kinds = 3
 };
 
@@ -31,7 +31,7 @@ double measure_peak(PeakKind kind, const std::string &target, double seconds);
 
 /// Samples of all three loops of one target, collected over the length of a run.
 class PeakMeter {
-  public:
+public:
     explicit PeakMeter(std::string target) : target_(std::move(target)) {}
 
     /// Adds one sample of every kind (about half a millisecond each).
@@ -45,11 +45,11 @@ class PeakMeter {
     double median(PeakKind kind) const;
     double best(PeakKind kind) const;
 
-  private:
+private:
     const std::vector<double> &of(PeakKind kind) const { return samples_[static_cast<size_t>(kind)]; }
 
     std::string target_;
     std::array<std::vector<double>, static_cast<size_t>(PeakKind::Kinds)> samples_;
 };
 
-}  // namespace qconv::tools
+} // namespace qconv::tools

@@ -33,7 +33,7 @@ std::vector<std::string> split_csv(const std::string &line) {
 }
 
 class Table {
-  public:
+public:
     Table(std::string file, const std::string &header) : file_(std::move(file)) {
         const std::vector<std::string> names = split_csv(header);
         for (size_t i = 0; i < names.size(); i++)
@@ -66,7 +66,7 @@ class Table {
         return w;
     }
 
-  private:
+private:
     std::string text(const char *column) const {
         const size_t i = columns_.at(column);
         if (i >= fields_.size())
@@ -111,7 +111,7 @@ std::vector<Workload> parse(std::istream &stream, const std::string &file) {
     return rows;
 }
 
-}  // namespace
+} // namespace
 
 std::vector<Workload> read_workloads(const std::filesystem::path &csv) {
     std::istringstream stream(read_text(csv));
@@ -134,4 +134,4 @@ void set_shape(const Workload &w, qconv_layer_config &config) {
     config.groups = w.groups;
 }
 
-}  // namespace qconv::tools
+} // namespace qconv::tools

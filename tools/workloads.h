@@ -11,7 +11,7 @@
 namespace qconv::tools {
 
 struct Workload {
-    std::string name;  // "network/layer"
+    std::string name; // "network/layer"
     int64_t in_channels = 1, out_channels = 1, kernel_size = 1, stride = 1;
     int64_t pad_left = 0, pad_right = 0, dilation = 1, groups = 1;
     int64_t width = 1;
@@ -35,4 +35,4 @@ std::vector<Workload> builtin_workloads();
 /// Copies the shape into a layer configuration.
 void set_shape(const Workload &workload, qconv_layer_config &config);
 
-}  // namespace qconv::tools
+} // namespace qconv::tools
