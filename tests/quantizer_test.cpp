@@ -64,6 +64,12 @@ qconv_quantizer_kind effective_kind(const qconv_quantizer &q) {
     return q.kind == QCONV_PROGRESSIVE_SIGN && q.training == 0 ? QCONV_SIGN : q.kind;
 }
 
+/// The kinds that quantizers::forward knows: sign stands for all that go forward as sign.
+qconv_quantizer_kind forward_kind(const qconv_quantizer &q) {
+    const qconv_quantizer_kind kind = effective_kind(q);
+    return kind == QCONV_APPROXSIGN || kind == QCONV_SWISHSIGN ? QCONV_SIGN : kind;
+}
+
 Expr forward_of(const qconv_quantizer &q, const Expr &v, float tensor_max) {
     switch (effective_kind(q)) {
         case QCONV_SIGN:
@@ -159,8 +165,8 @@ TEST_CASE("quantizers: forward and surrogate expressions give bitorch's values",
         const auto forward = evaluate(
             [&](const Expr &v) { return mixed(forward_of(first, v, tensor_max), forward_of(next, v, tensor_max)); });
         const auto selected = evaluate([&](const Expr &v) {
-            return mixed(quantizers::forward(effective_kind(first), v, levels(first), divisor(first, tensor_max)),
-                         quantizers::forward(effective_kind(next), v, levels(next), divisor(next, tensor_max)));
+            return mixed(quantizers::forward(forward_kind(first), v, levels(first), divisor(first, tensor_max)),
+                         quantizers::forward(forward_kind(next), v, levels(next), divisor(next, tensor_max)));
         });
         const auto gradient =
             evaluate([&](const Expr &v) { return mixed(gradient_of(first, v), gradient_of(next, v)); });
