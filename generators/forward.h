@@ -81,6 +81,18 @@ protected:
         return x(Halide::clamp(Halide::likely(at - pad_left), 0, width() - 1), channel, g, n);
     }
 
+    std::vector<Halide::Func> tap_tables; ///< filled by reach()
+
+    /// Fills the part of a schedule's stages that every path has.
+    void fill(schedules::OutputStages &stages, const std::vector<Halide::Func> &input,
+              const std::vector<Expr> &first_stage_cases) const {
+        stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
+        stages.tile_width = tile_width, stages.width_block = width_block;
+        stages.input = input, stages.first_stage_cases = first_stage_cases;
+        stages.tap_tables = tap_tables;
+        if (!is_unit_stride() && !specialised()) stages.phase_cases = {stride() == 2};
+    }
+
     /// Splits positions by stride phase, so that neighbouring outputs read neighbouring elements whatever the stride:
     /// phased(q, f, ...) = source(q * stride + f, ...). `rest` are the source's further coordinates.
     Halide::Func by_phase(Halide::Func source, const std::vector<Halide::Var> &rest, const std::string &name) const {
@@ -94,13 +106,24 @@ protected:
     }
 
     /// Coordinates, for a Func split by by_phase (or, with unit stride, the source itself), of the element that lies
-    /// `distance` positions after output `at`'s first.
-    std::vector<Expr> reach(const Expr &at, const Expr &distance, const std::vector<Expr> &rest) const {
+    /// `step` * `distance` positions after output `at`'s first; 0 <= step < `steps`.
+    std::vector<Expr> reach(const Expr &at, const Expr &step, const Expr &distance, const Expr &steps,
+                            const std::vector<Expr> &rest) {
         std::vector<Expr> to;
         if (is_unit_stride()) {
-            to = {at + distance};
+            to = {at + step * distance};
         } else {
-            to = {at + distance / stride(), distance % stride()};
+            if (tap_tables.empty()) {
+                // Divisions, once a call instead of once a step.
+                Halide::Func column("tap_column"), phase("tap_phase");
+                Halide::Var k("k");
+                column(k) = k * distance / stride();
+                phase(k) = k * distance % stride();
+                tap_tables = {column, phase};
+            }
+            const Expr last = (steps - 1) * distance / stride();
+            to = {at + Halide::unsafe_promise_clamped(tap_tables[0](step), 0, last),
+                  Halide::unsafe_promise_clamped(tap_tables[1](step), 0, stride() - 1)};
         }
         to.insert(to.end(), rest.begin(), rest.end());
         return to;

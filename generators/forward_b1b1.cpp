@@ -29,11 +29,9 @@ public:
     void schedule() {
         if (using_autoscheduler()) return;
         schedules::ForwardStages stages;
-        stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
-        stages.tile_width = tile_width;
-        stages.out_block = out_block, stages.width_block = width_block;
-        stages.input = input;
-        if (strict.defined()) stages.first_stage_cases = {strict};
+        fill(stages, input, strict.defined() ? std::vector<Expr>{strict} : std::vector<Expr>{});
+        stages.phased = is_unit_stride() ? Func() : input.back();
+        stages.out_block = out_block;
         stages.acc = acc, stages.taps = taps, stages.rows = rows;
         stages.counts = counts, stages.count_taps = count_taps, stages.count_rows = count_rows;
         schedules::apply(stages, context());
@@ -141,7 +139,7 @@ private:
         Func words = input.back();
         Expr sum;
         for (int i = 0; i < input_planes; i++) {
-            const Expr word = words(reach(w, step * (word_taps() * dilation()), {source_row, i, g, n}));
+            const Expr word = words(reach(w, step, word_taps() * dilation(), steps(), {source_row, i, g, n}));
             for (int j = 0; j < weight_planes; j++) {
                 const Expr count = popcount(word ^ weight(o % out_block, step, channel_row, j, o / out_block, g));
                 const Expr term = cast(type, count) << cast(type, i + j);

@@ -26,7 +26,7 @@ public:
         const Expr bits = cast<int32_t>(weight(r.y, r.x, o, z, g));
         const Expr entry = unsafe_promise_clamped(bits, 0, (1 << table_channels) - 1);
         part(w, o, g, n, z) = 0.0f;
-        part(w, o, g, n, z) += table(reach(w, r.x * dilation(), {entry, z * tables + r.y, g, n}));
+        part(w, o, g, n, z) += table(reach(w, r.x, dilation(), kernel_size(), {entry, z * tables + r.y, g, n}));
 
         const int chunk_channels = tables.value() * table_channels.value();
         RDom chunk(0, (channels() + (chunk_channels - 1)) / chunk_channels, "chunk");
@@ -39,10 +39,8 @@ public:
     void schedule() {
         if (using_autoscheduler()) return;
         schedules::LookupStages stages;
-        stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
-        stages.tile_width = tile_width;
-        stages.width_block = width_block;
-        stages.input = input, stages.first_stage_cases = float_input_cases();
+        fill(stages, input, float_input_cases());
+        stages.phased = is_unit_stride() ? Func() : input.back();
         stages.halves = halves, stages.table = table, stages.entry = j;
         stages.table_entries = 1 << table_channels;
         stages.part = part, stages.taps = taps, stages.tables = rows;

@@ -16,7 +16,7 @@ public:
         RDom r(0, kernel_size(), 0, channels(), "r");
         taps = r.x, rows = r.y;
         acc(w, o, g, n) = 0.0f;
-        acc(w, o, g, n) += input.back()(reach(w, r.x * dilation(), {r.y, g, n})) *
+        acc(w, o, g, n) += input.back()(reach(w, r.x, dilation(), kernel_size(), {r.y, g, n})) *
                            weight(o % out_block, r.x, r.y, o / out_block, g);
         y(w, o, g, n) = offset(o, g) + acc(w, o, g, n);
     }
@@ -24,10 +24,9 @@ public:
     void schedule() {
         if (using_autoscheduler()) return;
         schedules::ForwardStages stages;
-        stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
-        stages.tile_width = tile_width;
-        stages.out_block = out_block, stages.width_block = width_block;
-        stages.input = input, stages.first_stage_cases = float_input_cases();
+        fill(stages, input, float_input_cases());
+        stages.phased = is_unit_stride() ? Func() : input.back();
+        stages.out_block = out_block;
         stages.acc = acc, stages.taps = taps, stages.rows = rows;
         schedules::apply(stages, context());
     }

@@ -20,7 +20,7 @@ public:
 
         RDom r(0, elements(), 0, steps(), 0, word_rows(), "r");
         dot = r.x, taps = r.y, rows = r.z;
-        std::vector<Expr> at = reach(w, r.y * (word_taps() * dilation()), {r.z, g, n});
+        std::vector<Expr> at = reach(w, r.y, word_taps() * dilation(), steps(), {r.z, g, n});
         at.insert(at.begin(), r.x);
         acc(w, o, g, n) = 0;
         acc(w, o, g, n) += cast<int32_t>(words(at)) *
@@ -35,10 +35,9 @@ public:
     void schedule() {
         if (using_autoscheduler()) return;
         schedules::ForwardStages stages;
-        stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
-        stages.tile_width = tile_width;
-        stages.out_block = out_block, stages.width_block = width_block;
-        stages.input = input, stages.first_stage_cases = {quantizer == QCONV_INPUTDOREFA};
+        fill(stages, input, {quantizer == QCONV_INPUTDOREFA});
+        stages.phased = is_unit_stride() ? Func() : words;
+        stages.out_block = out_block;
         stages.element = element_of_word;
         stages.acc = acc, stages.taps = taps, stages.rows = rows, stages.dot = dot, stages.has_dot = true;
         if (window_sum) stages.window = window;

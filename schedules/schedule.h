@@ -22,6 +22,11 @@ struct OutputStages {
     Halide::Var p;
     /// Conditions worth code of their own for the first input stage.
     std::vector<Halide::Expr> first_stage_cases;
+    /// Small tables indexed by step, wanted once per call. May be empty.
+    std::vector<Halide::Func> tap_tables;
+    /// The input stage that splits positions by stride phase (undefined: none), and strides worth code of their own.
+    Halide::Func phased;
+    std::vector<Halide::Expr> phase_cases;
     /// Stages that have this Var interleave elements into words: it is innermost in memory. May be unused.
     Halide::Var element;
 };

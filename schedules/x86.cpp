@@ -37,6 +37,7 @@ Loops tile_output(Func y, const OutputStages &s, const Target &target) {
 
 /// Input stages run along positions in whole vectors; what they compute beyond the tile is never read.
 void schedule_input(Func y, const OutputStages &s, const Loops &loops, const Target &target) {
+    for (Func table : s.tap_tables) table.compute_root();
     for (size_t i = 0; i < s.input.size(); i++) {
         Func stage = s.input[i];
         // The first stage reads x, element by element where a vector reaches over an end: short vectors bound that.
@@ -46,6 +47,9 @@ void schedule_input(Func y, const OutputStages &s, const Loops &loops, const Tar
         stage.compute_at(y, loops.task).vectorize(s.p, lanes, TailStrategy::RoundUp);
         const std::vector<Expr> cases = i == 0 ? s.first_stage_cases : std::vector<Expr>{};
         for (const Expr &condition : cases) stage.specialize(condition);
+        if (s.phased.defined() && stage.name() == s.phased.name()) {
+            for (const Expr &condition : s.phase_cases) stage.specialize(condition);
+        }
         for (int u = 0; u < stage.num_update_definitions(); u++) {
             stage.update(u).vectorize(s.p, lanes, TailStrategy::RoundUp);
             for (const Expr &condition : cases) stage.update(u).specialize(condition);
