@@ -18,6 +18,7 @@ constexpr double popcount_word = 3;   // xor, popcnt, add
 constexpr double popcount_bytes = 8;  // xor, and, shift, and, two table shuffles, two adds
 constexpr double pack_element = 2;    // compare, masked or
 constexpr double quantize_element = 6;
+constexpr double quantize_as_float = 60;  // every kind is computed, divisions included, and one kept
 constexpr double join_words = 3;  // load, shift, or
 constexpr double store_output = 4;
 constexpr double lookup = 1.5;  // an addition from memory, often across a cache line
@@ -51,15 +52,19 @@ double word_cost(const qconv_kernel &kernel, const Sizes &size, const PackedShap
 double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, const Sizes &size,
                   const PackedShape &packed, double vector_bits) {
     const double lanes = vector_bits / 32;
+    const MixedQuantizer quantizer = input_quantizer(config);
+    const bool simple = quantizer.mix == 0 && (quantizer.first.kind == QCONV_IDENTITY ||
+                                               input_representation(config).binary());
+    const double input = size.channels * size.columns * (simple ? pack_element : quantize_as_float) / lanes;
     if (kernel.path == QCONV_PATH_F32F32) {
         const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
-        return padded_outputs * size.channels * size.taps / lanes;
+        return input + padded_outputs * size.channels * size.taps / lanes;
     }
     // A table spans the taps' reach beyond its strip of width_block positions.
     const double groups = static_cast<double>(packed.chunks * kernel.tables);
     const double reach = 1 + static_cast<double>(tap_span(config)) / kernel.width_block;
     const double build = std::exp2(kernel.table_channels) * 1.5 * std::max(reach, size.columns);
-    return groups * (build + size.taps * size.outputs * lookup) / lanes;
+    return input + groups * (build + size.taps * size.outputs * lookup) / lanes;
 }
 
 }  // namespace
