@@ -115,11 +115,11 @@ protected:
         } else {
             if (tap_tables.empty()) {
                 // Divisions, once a call instead of once a step.
-                Halide::Func column("tap_column"), phase("tap_phase");
+                Halide::Func column("tap_column"), offset_in_phase("tap_phase");
                 Halide::Var k("k");
                 column(k) = k * distance / stride();
-                phase(k) = k * distance % stride();
-                tap_tables = {column, phase};
+                offset_in_phase(k) = k * distance % stride();
+                tap_tables = {column, offset_in_phase};
             }
             const Expr last = (steps - 1) * distance / stride();
             to = {at + Halide::unsafe_promise_clamped(tap_tables[0](step), 0, last),
