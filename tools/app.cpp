@@ -19,8 +19,8 @@ void check_verb(const CLI::App &app, int argc, char **argv) {
         if (verb->get_name() == argv[1]) return;
         if (!verb->get_group().empty()) verbs.push_back(verb->get_name());
     }
-    throw InputError(fmt::format("unknown verb '{}'{}; verbs: {} (see --help)", argv[1], did_you_mean(argv[1], verbs),
-                                 join(verbs)));
+    throw InputError(
+        fmt::format("unknown verb '{}'{}; verbs: {} (see --help)", argv[1], did_you_mean(argv[1], verbs), join(verbs)));
 }
 
 } // namespace

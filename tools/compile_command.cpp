@@ -26,11 +26,12 @@ struct Options {
 
 /// A library name that the linker and a C compiler take: the layer file's name unless given.
 std::string library_name(const Options &options) {
-    const std::string name = options.name.empty() ? std::filesystem::path(options.layers).stem().string() : options.name;
+    const std::string name =
+        options.name.empty() ? std::filesystem::path(options.layers).stem().string() : options.name;
     const std::string usable = identifier(name);
     if (options.name.empty() || usable == name) return usable;
-    throw InputError(fmt::format("--name '{}': letters, digits and '_' only, no digit first, for instance '{}'", name,
-                                 usable));
+    throw InputError(
+        fmt::format("--name '{}': letters, digits and '_' only, no digit first, for instance '{}'", name, usable));
 }
 
 Json shape_json(const ShapeConstants &s) {
@@ -47,7 +48,8 @@ Json manifest(const std::vector<LayerSpec> &layers, const CompileOptions &option
     for (const TargetInfo &target : options.targets) {
         json["options"]["targets"].push_back({{"name", target.name}, {"halide", target.halide}});
     }
-    for (const OutputFile &file : compiled.files) json["files"].push_back({{"name", file.name}, {"bytes", file.bytes}});
+    for (const OutputFile &file : compiled.files)
+        json["files"].push_back({{"name", file.name}, {"bytes", file.bytes}});
     for (const CompiledKernel &k : compiled.kernels) {
         json["kernels"].push_back({{"name", k.name},
                                    {"kernel", k.row.name},
@@ -96,7 +98,8 @@ void print_summary(const std::vector<LayerSpec> &layers, const CompileOptions &o
     fmt::print("\n{}, {}, {} in {}; in {}:\n", counted(layers.size(), "layer"),
                counted(compiled.kernels.size(), "kernel"), counted(options.targets.size(), "target"),
                human_seconds(compiled.seconds), folder);
-    for (const OutputFile &file : compiled.files) fmt::print("    {:<44} {:>10}\n", file.name, human_bytes(file.bytes));
+    for (const OutputFile &file : compiled.files)
+        fmt::print("    {:<44} {:>10}\n", file.name, human_bytes(file.bytes));
 }
 
 void compile(const Options &options) {
@@ -109,7 +112,8 @@ void compile(const Options &options) {
     write_atomically(scratch.path() / "manifest.json", text);
     compiled.files.push_back({"manifest.json", text.size()});
     std::vector<std::string> names;
-    for (const OutputFile &file : compiled.files) names.push_back(file.name);
+    for (const OutputFile &file : compiled.files)
+        names.push_back(file.name);
     scratch.publish(names);
     if (options.json) {
         fmt::print("{}", text);
@@ -133,13 +137,14 @@ void add_compile_command(CLI::App &app) {
         ->check(CLI::Range(1, 256))
         ->capture_default_str();
     command->add_flag("--json", options->json, "Print the manifest instead of a summary");
-    command->footer("Writes lib<name>_<target>.a and <name>_<target>.h for each target, the Halide runtime once, and\n"
-                    "manifest.json. Nothing is written unless all of it is.\n\n"
-                    "Examples:\n"
-                    "  qconvc compile net.json --target host -o kernels\n"
-                    "  qconvc compile net.json -t avx2 -t avx512_zen4 -o kernels --jobs 4\n"
-                    "  cc app.c -Ikernels kernels/libnet_avx2.a -lqconv kernels/libqconv_halide_runtime_x86-64-linux.a \\\n"
-                    "     -lstdc++ -lpthread -ldl -lm");
+    command->footer(
+        "Writes lib<name>_<target>.a and <name>_<target>.h for each target, the Halide runtime once, and\n"
+        "manifest.json. Nothing is written unless all of it is.\n\n"
+        "Examples:\n"
+        "  qconvc compile net.json --target host -o kernels\n"
+        "  qconvc compile net.json -t avx2 -t avx512_zen4 -o kernels --jobs 4\n"
+        "  cc app.c -Ikernels kernels/libnet_avx2.a -lqconv kernels/libqconv_halide_runtime_x86-64-linux.a \\\n"
+        "     -lstdc++ -lpthread -ldl -lm");
     command->callback([options] { compile(*options); });
 }
 

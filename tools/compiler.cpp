@@ -34,8 +34,8 @@ auto key_of(const ShapeConstants &s) {
 /// "x86-64-linux" of a Halide target string.
 std::string platform(const TargetInfo &target) {
     std::size_t dashes = 0;
-    const auto end = std::find_if(target.halide.begin(), target.halide.end(),
-                                  [&](char c) { return c == '-' && ++dashes == 3; });
+    const auto end =
+        std::find_if(target.halide.begin(), target.halide.end(), [&](char c) { return c == '-' && ++dashes == 3; });
     return std::string(target.halide.begin(), end);
 }
 
@@ -55,7 +55,8 @@ void plan(const std::vector<LayerSpec> &layers, const CompileOptions &options, C
             if (!fresh) continue;
             const std::string base = identifier(fmt::format("{}_{}_{}", options.name, layer.name, target.name));
             std::string function = base;
-            for (int i = 2; !functions.insert(function).second; i++) function = fmt::format("{}_{}", base, i);
+            for (int i = 2; !functions.insert(function).second; i++)
+                function = fmt::format("{}_{}", base, i);
             CompiledKernel &kernel = compiled.kernels.emplace_back();
             kernel.row = row;
             kernel.target = target;
@@ -76,21 +77,21 @@ std::string header_text(const Compiled &compiled, const CompileOptions &options,
     std::string guard = prefix + "_h";
     std::transform(guard.begin(), guard.end(), guard.begin(),
                    [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
-    return fmt::format("/* Kernels of {name} for {target}, made by qconvc {version}.\n"
-                       " * Call {prefix}_register() once; layers of these shapes then use them.\n"
-                       " * Link with {library}, libqconv.a and {runtime}, in this order. */\n"
-                       "#ifndef {guard}\n#define {guard}\n\n"
-                       "#include \"qconv/qconv.h\"\n\n"
-                       "#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n"
-                       "{declarations}\n"
-                       "static inline qconv_status {prefix}_register(void) {{\n{rows}"
-                       "    return qconv_register_kernels(rows, sizeof rows / sizeof rows[0]);\n}}\n\n"
-                       "#ifdef __cplusplus\n}}\n#endif\n#endif\n",
-                       fmt::arg("name", options.name), fmt::arg("target", target.name),
-                       fmt::arg("version", qconv_version()), fmt::arg("prefix", prefix),
-                       fmt::arg("library", library_file(options, target)), fmt::arg("runtime", runtime_file(target)),
-                       fmt::arg("guard", guard), fmt::arg("declarations", kernel_declarations(rows)),
-                       fmt::arg("rows", kernel_rows(rows, "    ")));
+    return fmt::format(
+        "/* Kernels of {name} for {target}, made by qconvc {version}.\n"
+        " * Call {prefix}_register() once; layers of these shapes then use them.\n"
+        " * Link with {library}, libqconv.a and {runtime}, in this order. */\n"
+        "#ifndef {guard}\n#define {guard}\n\n"
+        "#include \"qconv/qconv.h\"\n\n"
+        "#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n"
+        "{declarations}\n"
+        "static inline qconv_status {prefix}_register(void) {{\n{rows}"
+        "    return qconv_register_kernels(rows, sizeof rows / sizeof rows[0]);\n}}\n\n"
+        "#ifdef __cplusplus\n}}\n#endif\n#endif\n",
+        fmt::arg("name", options.name), fmt::arg("target", target.name), fmt::arg("version", qconv_version()),
+        fmt::arg("prefix", prefix), fmt::arg("library", library_file(options, target)),
+        fmt::arg("runtime", runtime_file(target)), fmt::arg("guard", guard),
+        fmt::arg("declarations", kernel_declarations(rows)), fmt::arg("rows", kernel_rows(rows, "    ")));
 }
 
 } // namespace
@@ -119,8 +120,8 @@ const KernelRow &choose_kernel(const std::vector<KernelRow> &list, const LayerSp
         if (cost < least) least = cost, best = &row;
     }
     if (best) return *best;
-    throw InputError(fmt::format("layer '{}' ({}): no kernel for {} serves it", layer.name, describe_layer(layer),
-                                 target.name));
+    throw InputError(
+        fmt::format("layer '{}' ({}): no kernel for {} serves it", layer.name, describe_layer(layer), target.name));
 }
 
 Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptions &options, const fs::path &folder) {
@@ -138,8 +139,8 @@ Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptio
     };
     for (const CompiledKernel &k : compiled.kernels) {
         const ShapeConstants &s = k.shape;
-        std::vector<std::string> arguments = {"emit-kernel", "--list",      list.string(),  "--kernel", k.row.name,
-                                              "--target",    k.target.name, "--function", k.function, "--shape"};
+        std::vector<std::string> arguments = {"emit-kernel", "--list",      list.string(), "--kernel", k.row.name,
+                                              "--target",    k.target.name, "--function",  k.function, "--shape"};
         for (const int64_t n : {s.in_channels, s.out_channels, s.kernel_size, s.stride, s.dilation, s.groups}) {
             arguments.push_back(std::to_string(n));
         }
@@ -160,7 +161,9 @@ Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptio
         progress.advance(fmt::format("{}: {}", tasks[task].label, human_seconds(seconds)));
     });
 
-    const auto add_file = [&](const std::string &name) { compiled.files.push_back({name, fs::file_size(folder / name)}); };
+    const auto add_file = [&](const std::string &name) {
+        compiled.files.push_back({name, fs::file_size(folder / name)});
+    };
     std::size_t next_runtime = compiled.kernels.size();
     for (const std::string &runtime : runtimes) {
         write_static_library({objects[next_runtime++]}, options.targets.front().halide, folder / runtime);

@@ -81,7 +81,8 @@ std::string read_text(const fs::path &path) {
 
 void write_atomically(const fs::path &path, std::span<const std::string_view> pieces) {
     PendingFile file(path);
-    for (const std::string_view piece : pieces) file.write(piece);
+    for (const std::string_view piece : pieces)
+        file.write(piece);
     file.commit();
 }
 
@@ -100,7 +101,8 @@ ScratchFolder::ScratchFolder(const fs::path &parent) : parent_(parent) {
     for (auto folder = missing.rbegin(); folder != missing.rend(); ++folder) {
         if (!fs::create_directory(*folder, error) && error) {
             const int reason = error.value();
-            for (auto made = made_.rbegin(); made != made_.rend(); ++made) fs::remove(*made, error);
+            for (auto made = made_.rbegin(); made != made_.rend(); ++made)
+                fs::remove(*made, error);
             throw cannot("make this output folder", *folder, reason);
         }
         made_.push_back(*folder);
@@ -116,7 +118,8 @@ ScratchFolder::ScratchFolder(const fs::path &parent) : parent_(parent) {
 ScratchFolder::~ScratchFolder() {
     std::error_code ignored; // a destructor has nobody to tell
     fs::remove_all(path_, ignored);
-    for (auto folder = made_.rbegin(); folder != made_.rend(); ++folder) fs::remove(*folder, ignored);
+    for (auto folder = made_.rbegin(); folder != made_.rend(); ++folder)
+        fs::remove(*folder, ignored);
 }
 
 void ScratchFolder::publish(const std::vector<std::string> &names) {
@@ -130,14 +133,17 @@ void ScratchFolder::publish(const std::vector<std::string> &names) {
 }
 
 void catch_interrupts() {
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = [](int) { signal_seen = 1; };
     action.sa_flags = static_cast<int>(SA_RESETHAND);
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP})
+        sigaction(signal, &action, nullptr);
     signal(SIGXFSZ, SIG_IGN);
 }
 
-bool interrupted() { return signal_seen != 0; }
+bool interrupted() {
+    return signal_seen != 0;
+}
 
 void check_interrupt() {
     if (interrupted()) throw Interrupted();

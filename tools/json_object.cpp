@@ -20,7 +20,8 @@ std::string reason(const std::string &what) {
     if (const auto read = what.find("last read: '"); read != std::string::npos) {
         constexpr std::size_t kShown = 16;
         const std::string text = what.substr(read + 12, what.rfind('\'') - read - 12);
-        return fmt::format("cannot read on after '{}'", text.size() > kShown ? text.substr(text.size() - kShown) : text);
+        return fmt::format("cannot read on after '{}'",
+                           text.size() > kShown ? text.substr(text.size() - kShown) : text);
     }
     const auto found = what.find("unexpected ");
     return found == std::string::npos ? what : what.substr(found);
@@ -36,15 +37,15 @@ nlohmann::json read_json(const std::string &path) {
         if (event == Json::parse_event_t::object_start) open_objects.emplace_back();
         if (event == Json::parse_event_t::object_end) open_objects.pop_back();
         if (event == Json::parse_event_t::key && !open_objects.back().insert(value.get<std::string>()).second) {
-            throw InputError(fmt::format("{}: key '{}' is written twice in one object", path, value.get<std::string>()));
+            throw InputError(
+                fmt::format("{}: key '{}' is written twice in one object", path, value.get<std::string>()));
         }
         return true;
     };
     try {
         return Json::parse(text, no_repeats);
     } catch (const Json::parse_error &error) {
-        throw InputError(
-            fmt::format("{}: not JSON: {}", position(path, text, error.byte), reason(error.what())));
+        throw InputError(fmt::format("{}: not JSON: {}", position(path, text, error.byte), reason(error.what())));
     } catch (const Json::out_of_range &error) {
         const std::string what = error.what();
         throw InputError(fmt::format("{}: {} is too large a number", path, what.substr(what.rfind(' ') + 1)));

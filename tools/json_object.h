@@ -25,7 +25,8 @@ public:
         if (!json.is_object()) fail("must be an object {...}, not " + shown(json));
         for (const auto &item : json.items()) {
             if (std::find(keys.begin(), keys.end(), item.key()) != keys.end()) continue;
-            fail(fmt::format("unknown key '{}'{}; known keys: {}", item.key(), did_you_mean(item.key(), keys), join(keys)));
+            fail(fmt::format("unknown key '{}'{}; known keys: {}", item.key(), did_you_mean(item.key(), keys),
+                             join(keys)));
         }
     }
 

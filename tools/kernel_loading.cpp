@@ -39,9 +39,9 @@ void *symbol(void *library, const std::string &name) {
 fs::path link_shared(const fs::path &archive) {
     const fs::path shared = fs::path(archive).replace_extension(".so");
     const fs::path log = shared.string() + ".log";
-    const int status = run_program({"cc", "-shared", "-o", shared.string(), "-Wl,--whole-archive", archive.string(),
-                                    "-Wl,--no-whole-archive"},
-                                   log);
+    const int status = run_program(
+        {"cc", "-shared", "-o", shared.string(), "-Wl,--whole-archive", archive.string(), "-Wl,--no-whole-archive"},
+        log);
     check_interrupt();
     if (status == 127) throw EnvironmentError("specialised kernels are linked with 'cc', which was not found on PATH");
     if (status != 0) throw EnvironmentError(fmt::format("linking with 'cc' failed: {}", last_words(log)));
@@ -54,13 +54,13 @@ void register_generic_kernels(const std::vector<TargetInfo> &targets) {
     static void *module = [] {
         const fs::path path = fs::read_symlink("/proc/self/exe").parent_path() / "../lib/qconv/libqconv_kernels.so";
         if (!fs::exists(path)) {
-            throw EnvironmentError(fmt::format("the generic kernels are not built: {} is missing (./dev build makes it)",
-                                               path.lexically_normal().string()));
+            throw EnvironmentError(
+                fmt::format("the generic kernels are not built: {} is missing (./dev build makes it)",
+                            path.lexically_normal().string()));
         }
         return load(path);
     }();
-    const auto rows =
-        reinterpret_cast<const qconv_kernel *(*)(std::size_t *)>(symbol(module, "qconv_generic_kernels"));
+    const auto rows = reinterpret_cast<const qconv_kernel *(*)(std::size_t *)>(symbol(module, "qconv_generic_kernels"));
     std::size_t count = 0;
     const qconv_kernel *first = rows(&count);
     std::vector<qconv_kernel> wanted;

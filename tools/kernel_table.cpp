@@ -23,7 +23,8 @@ const char *path_enumerator(qconv_path path) {
 
 std::string kernel_declarations(const std::vector<TableRow> &rows) {
     std::string text;
-    for (const TableRow &row : rows) text += fmt::format("int {}_argv(void **arguments);\n", row.function);
+    for (const TableRow &row : rows)
+        text += fmt::format("int {}_argv(void **arguments);\n", row.function);
     return text;
 }
 
@@ -32,17 +33,18 @@ std::string kernel_rows(const std::vector<TableRow> &rows, const std::string &in
     for (const TableRow &row : rows) {
         const qconv_kernel &k = row.layout;
         const ShapeConstants &s = row.shape;
-        text += fmt::format("{}    {{.name = \"{}\", .target = \"{}\", .path = {}, .call = {}_argv,\n", indent, row.name,
-                            row.target, path_enumerator(k.path), row.function);
-        text += fmt::format("{}     .word_bits = {}, .element_bits = {}, .word_channels = {}, .input_planes = {},\n"
-                            "{}     .weight_planes = {}, .table_channels = {}, .tables = {}, .out_block = {},\n"
-                            "{}     .width_block = {}, .unit_stride = {}, .window_sum = {},\n",
-                            indent, k.word_bits, k.element_bits, k.word_channels, k.input_planes, indent,
-                            k.weight_planes, k.table_channels, k.tables, k.out_block, indent, k.width_block,
-                            k.unit_stride, k.window_sum);
-        text += fmt::format("{}     .in_channels = {}, .out_channels = {}, .kernel_size = {}, .stride = {}, "
-                            ".dilation = {},\n{}     .groups = {}}},\n",
-                            indent, s.in_channels, s.out_channels, s.kernel_size, s.stride, s.dilation, indent, s.groups);
+        text += fmt::format("{}    {{.name = \"{}\", .target = \"{}\", .path = {}, .call = {}_argv,\n", indent,
+                            row.name, row.target, path_enumerator(k.path), row.function);
+        text += fmt::format(
+            "{}     .word_bits = {}, .element_bits = {}, .word_channels = {}, .input_planes = {},\n"
+            "{}     .weight_planes = {}, .table_channels = {}, .tables = {}, .out_block = {},\n"
+            "{}     .width_block = {}, .unit_stride = {}, .window_sum = {},\n",
+            indent, k.word_bits, k.element_bits, k.word_channels, k.input_planes, indent, k.weight_planes,
+            k.table_channels, k.tables, k.out_block, indent, k.width_block, k.unit_stride, k.window_sum);
+        text += fmt::format(
+            "{}     .in_channels = {}, .out_channels = {}, .kernel_size = {}, .stride = {}, "
+            ".dilation = {},\n{}     .groups = {}}},\n",
+            indent, s.in_channels, s.out_channels, s.kernel_size, s.stride, s.dilation, indent, s.groups);
     }
     return text + indent + "};\n";
 }

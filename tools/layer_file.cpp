@@ -10,9 +10,22 @@ namespace {
 
 using Json = nlohmann::json;
 
-const std::vector<std::string> kLayerKeys = {
-    "name", "layer", "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "pad_value",
-    "bias", "input_quantization", "weight_quantization", "gradient_cancellation_threshold", "width", "batch"};
+const std::vector<std::string> kLayerKeys = {"name",
+                                             "layer",
+                                             "in_channels",
+                                             "out_channels",
+                                             "kernel_size",
+                                             "stride",
+                                             "padding",
+                                             "dilation",
+                                             "groups",
+                                             "pad_value",
+                                             "bias",
+                                             "input_quantization",
+                                             "weight_quantization",
+                                             "gradient_cancellation_threshold",
+                                             "width",
+                                             "batch"};
 const std::vector<std::string> kQuantizerKeys = {"name", "bits", "alpha", "beta", "scale", "training"};
 const std::vector<std::string> kScheduledKeys = {"name", "procedure", "quantizations", "factor"};
 
@@ -105,7 +118,8 @@ void read_padding(const JsonObject &layer, qconv_layer_config &config) {
     const Json &padding = layer.at("padding");
     if (padding.is_string()) {
         if (padding == "valid") return;
-        if (padding != "same") layer.fail_type("padding", padding, "an integer >= 0, [left, right], \"valid\" or \"same\"");
+        if (padding != "same")
+            layer.fail_type("padding", padding, "an integer >= 0, [left, right], \"valid\" or \"same\"");
         if (qconv_layer_config_pad_same(&config) != QCONV_OK) layer.fail(qconv_last_error());
     } else if (padding.is_array()) {
         if (padding.size() != 2) layer.fail_type("padding", padding, "two integers, [left, right]");
@@ -170,7 +184,8 @@ LayerSpec read_layer(const Json &json, const std::string &file, std::size_t inde
         layer.gradient_cancellation_threshold.reset();
         if (!threshold.is_null()) {
             const float value = object.to_number(threshold, "gradient_cancellation_threshold");
-            if (value < 0) object.fail_type("gradient_cancellation_threshold", threshold, "a number >= 0, or null for none");
+            if (value < 0)
+                object.fail_type("gradient_cancellation_threshold", threshold, "a number >= 0, or null for none");
             layer.gradient_cancellation_threshold = value;
         }
     }
@@ -207,8 +222,8 @@ std::vector<LayerSpec> read_layer_file(const std::filesystem::path &path) {
         layers.push_back(read_layer(entry, file, index));
         const auto [other, fresh] = seen.emplace(layers.back().name, index);
         if (fresh) return;
-        throw InputError(fmt::format("{}: layers {} and {} are both called '{}'; names must differ", file, other->second,
-                                     index, layers.back().name));
+        throw InputError(fmt::format("{}: layers {} and {} are both called '{}'; names must differ", file,
+                                     other->second, index, layers.back().name));
     };
     if (list->is_array()) {
         std::for_each(list->begin(), list->end(), add);
@@ -258,8 +273,8 @@ qconv_layer_kind parse_layer_kind(const std::string &text) {
     const std::vector<std::string> names = {"conv1d", "QConv1d_NoAct", "QConv1d"}; // in the order of the enum
     const auto found = std::find(names.begin(), names.end(), text);
     if (found != names.end()) return static_cast<qconv_layer_kind>(found - names.begin());
-    throw InputError(fmt::format("'layer' is '{}'{}; it must be QConv1d, QConv1d_NoAct or conv1d", text,
-                                 did_you_mean(text, names)));
+    throw InputError(
+        fmt::format("'layer' is '{}'{}; it must be QConv1d, QConv1d_NoAct or conv1d", text, did_you_mean(text, names)));
 }
 
 std::string describe_quantizer(const qconv_quantizer &quantizer, const qconv_quantizer &next, float mix) {
@@ -275,7 +290,8 @@ std::string describe_quantizer(const qconv_quantizer &quantizer, const qconv_qua
 
 std::string describe_layer(const LayerSpec &layer) {
     const qconv_layer_config &c = layer.config;
-    std::string text = fmt::format("{} {}->{} k{}", layer_kind_name(c.kind), c.in_channels, c.out_channels, c.kernel_size);
+    std::string text =
+        fmt::format("{} {}->{} k{}", layer_kind_name(c.kind), c.in_channels, c.out_channels, c.kernel_size);
     if (c.stride != 1) text += fmt::format(" s{}", c.stride);
     if (c.dilation != 1) text += fmt::format(" d{}", c.dilation);
     if (c.groups != 1) text += fmt::format(" g{}", c.groups);

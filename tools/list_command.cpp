@@ -20,10 +20,8 @@ Json targets_json() {
     Json list = Json::array();
     for (const TargetInfo &target : known_targets()) {
         const std::string missing = missing_cpu_feature(target);
-        list.push_back({{"name", target.name},
-                        {"halide", target.halide},
-                        {"supported", missing.empty()},
-                        {"missing", missing}});
+        list.push_back(
+            {{"name", target.name}, {"halide", target.halide}, {"supported", missing.empty()}, {"missing", missing}});
     }
     return list;
 }
@@ -69,7 +67,8 @@ void print_targets() {
     for (const Json &target : targets_json()) {
         const std::string missing = target["missing"];
         fmt::print("{:<12} {:<24} {}\n", target["name"].get<std::string>(),
-                   target["supported"] ? "runs here" : "this CPU lacks " + missing, target["halide"].get<std::string>());
+                   target["supported"] ? "runs here" : "this CPU lacks " + missing,
+                   target["halide"].get<std::string>());
     }
 }
 

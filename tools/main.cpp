@@ -10,12 +10,13 @@ int main(int argc, char **argv) {
                  "qconvc");
     app.set_version_flag("--version", fmt::format("qconvc {} (Halide {})", qconv_version(), QCONV_HALIDE_VERSION));
     app.require_subcommand(1);
-    app.footer("Exit codes: 0 done; 1 a check failed; 2 bad usage or input; 3 the machine (unwritable folder, full disk,\n"
-               "missing CPU feature, compiler); 130 interrupted.\n\n"
-               "Examples:\n"
-               "  qconvc compile net.json --target host -o kernels\n"
-               "  qconvc verify net.json\n"
-               "  qconvc <verb> --help");
+    app.footer(
+        "Exit codes: 0 done; 1 a check failed; 2 bad usage or input; 3 the machine (unwritable folder, full disk,\n"
+        "missing CPU feature, compiler); 130 interrupted.\n\n"
+        "Examples:\n"
+        "  qconvc compile net.json --target host -o kernels\n"
+        "  qconvc verify net.json\n"
+        "  qconvc <verb> --help");
     add_compile_command(app);
     add_list_command(app);
     add_run_command(app);
@@ -24,6 +25,7 @@ int main(int argc, char **argv) {
     // Hidden: what compile's worker processes run.
     add_emit_kernel_command(app, "emit-kernel");
     add_emit_runtime_command(app, "emit-runtime");
-    for (const char *hidden : {"emit-kernel", "emit-runtime"}) app.get_subcommand(hidden)->group("");
+    for (const char *hidden : {"emit-kernel", "emit-runtime"})
+        app.get_subcommand(hidden)->group("");
     return run_app(app, argc, argv);
 }

@@ -152,8 +152,7 @@ Tensor read_npy(const fs::path &path) {
 }
 
 void write_npy(const fs::path &path, std::span<const int64_t> shape, std::span<const float> data) {
-    std::string header =
-        fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': {}, }}", shown_shape(shape));
+    std::string header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': {}, }}", shown_shape(shape));
     // Version 1.0: the data begins at a multiple of 64, after a newline.
     constexpr std::size_t kFixed = kMagic.size() + 4;
     header.resize((kFixed + header.size() + 1 + 63) / 64 * 64 - kFixed - 1, ' ');

@@ -35,7 +35,8 @@ struct Dimension {
 Tensor read_tensor(const std::string &path, const char *option, const std::vector<Dimension> &wanted) {
     Tensor tensor = read_npy(path);
     std::vector<std::string> shown;
-    for (const Dimension &d : wanted) shown.push_back(d.size < 0 ? d.name : fmt::format("{} {}", d.name, d.size));
+    for (const Dimension &d : wanted)
+        shown.push_back(d.size < 0 ? d.name : fmt::format("{} {}", d.name, d.size));
     const auto fail = [&](const std::string &what) {
         return InputError(fmt::format("{} ({}): shape {}: {}; it must be [{}]", path, option, shown_shape(tensor.shape),
                                       what, join(shown)));
@@ -146,10 +147,11 @@ void add_run_command(CLI::App &app) {
         ->check(CLI::Range(1, 1000000))
         ->capture_default_str();
     command->add_flag("--json", options->json, "Print JSON");
-    command->footer(".npy files are float32, little-endian, C order.\n\n"
-                    "Examples:\n"
-                    "  qconvc run --layer conv.json --input x.npy --weight w.npy --output y.npy\n"
-                    "  qconvc run -l net.json --name conv2 -x x.npy -w w.npy -o y.npy --target avx2 --repeat 100");
+    command->footer(
+        ".npy files are float32, little-endian, C order.\n\n"
+        "Examples:\n"
+        "  qconvc run --layer conv.json --input x.npy --weight w.npy --output y.npy\n"
+        "  qconvc run -l net.json --name conv2 -x x.npy -w w.npy -o y.npy --target avx2 --repeat 100");
     command->callback([options] { run(*options); });
 }
 

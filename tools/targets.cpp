@@ -14,7 +14,8 @@ namespace qconv::tools {
 const std::vector<TargetInfo> &known_targets() {
     static const std::vector<TargetInfo> targets = [] {
         std::vector<TargetInfo> list;
-        for (const KernelTarget &target : kernel_targets()) list.push_back({target.name, target.halide_target});
+        for (const KernelTarget &target : kernel_targets())
+            list.push_back({target.name, target.halide_target});
         std::reverse(list.begin(), list.end());
         return list;
     }();
@@ -30,9 +31,10 @@ const TargetInfo &find_target(const std::string &text) {
     }
     std::vector<std::string> known = {"host", "all"};
     known.insert(known.end(), names.begin(), names.end());
-    throw InputError(fmt::format("--target '{}' is unknown{}; allowed: host, all, {}, or a Halide target string of one of "
-                                 "these families (qconvc list targets)",
-                                 text, did_you_mean(text, known), join(names)));
+    throw InputError(
+        fmt::format("--target '{}' is unknown{}; allowed: host, all, {}, or a Halide target string of one of "
+                    "these families (qconvc list targets)",
+                    text, did_you_mean(text, known), join(names)));
 }
 
 std::vector<TargetInfo> find_targets(const std::vector<std::string> &texts) {

@@ -55,7 +55,8 @@ std::string identifier(std::string_view text) {
     const auto is = [](int (*test)(int), char c) { return test(static_cast<unsigned char>(c)) != 0; };
     std::string out;
     if (text.empty() || is(std::isdigit, text[0])) out += '_';
-    for (const char c : text) out += is(std::isalnum, c) ? c : '_';
+    for (const char c : text)
+        out += is(std::isalnum, c) ? c : '_';
     return out;
 }
 

@@ -39,7 +39,8 @@ std::vector<int64_t> columns_to_check(const qconv_layer_config &c, int64_t batch
                                static_cast<double>(c.in_channels / c.groups) * static_cast<double>(c.kernel_size);
     const auto affordable = static_cast<int64_t>(std::clamp(budget / column_macs, 8.0, 1e9));
     std::vector<int64_t> all(static_cast<std::size_t>(width_out));
-    for (int64_t i = 0; i < width_out; i++) all[static_cast<std::size_t>(i)] = i;
+    for (int64_t i = 0; i < width_out; i++)
+        all[static_cast<std::size_t>(i)] = i;
     if (width_out <= affordable) return all;
 
     // The first column that does not reach over the left end, and the first that reaches over the right one.
@@ -55,7 +56,8 @@ std::vector<int64_t> columns_to_check(const qconv_layer_config &c, int64_t batch
         chosen.insert(all.begin() + right, all.end());
     }
     std::uniform_int_distribution<int64_t> any(0, width_out - 1);
-    while (static_cast<int64_t>(chosen.size()) < affordable) chosen.insert(any(random));
+    while (static_cast<int64_t>(chosen.size()) < affordable)
+        chosen.insert(any(random));
     return {chosen.begin(), chosen.end()};
 }
 
@@ -90,7 +92,8 @@ public:
         const qconv_kernel &used = *qconv_layer_kernel(created);
         result.kernel = used.name, result.path = qconv_path_name(used.path), result.target = used.target;
         if (settings.specialised != (used.in_channels > 0)) {
-            result.problem = settings.specialised ? "the registry preferred a generic kernel" : "a specialised kernel ran";
+            result.problem =
+                settings.specialised ? "the registry preferred a generic kernel" : "a specialised kernel ran";
             return result;
         }
         if (qconv_layer_width_out(created, width_, &result.width_out) != QCONV_OK) {
@@ -130,9 +133,9 @@ private:
             result.max_tolerance = std::max(result.max_tolerance, expected_.tolerance[i]);
             if (over <= 0 || over <= worst) continue;
             worst = std::isnan(over) ? INFINITY : over;
-            result.problem = fmt::format("y[{}, {}, {}] is {:g}; it must be {:g} within {:.3g}",
-                                         row / layer_.config.out_channels, row % layer_.config.out_channels, column, got,
-                                         expected_.y[i], expected_.tolerance[i]);
+            result.problem =
+                fmt::format("y[{}, {}, {}] is {:g}; it must be {:g} within {:.3g}", row / layer_.config.out_channels,
+                            row % layer_.config.out_channels, column, got, expected_.y[i], expected_.tolerance[i]);
         }
     }
 

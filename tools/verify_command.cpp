@@ -28,10 +28,18 @@ struct Options {
 };
 
 Json to_json(const VerifyResult &r) {
-    return {{"layer", r.layer},         {"description", r.description}, {"target", r.target},
-            {"kernel", r.kernel},       {"path", r.path},               {"pass", r.problem.empty()},
-            {"problem", r.problem},     {"batch", r.batch},             {"width", r.width},
-            {"width_out", r.width_out}, {"columns_checked", r.columns}, {"max_error", r.max_error},
+    return {{"layer", r.layer},
+            {"description", r.description},
+            {"target", r.target},
+            {"kernel", r.kernel},
+            {"path", r.path},
+            {"pass", r.problem.empty()},
+            {"problem", r.problem},
+            {"batch", r.batch},
+            {"width", r.width},
+            {"width_out", r.width_out},
+            {"columns_checked", r.columns},
+            {"max_error", r.max_error},
             {"tolerance", r.max_tolerance}};
 }
 
@@ -96,7 +104,8 @@ public:
         VerifyResult crashed;
         crashed.layer = layer;
         crashed.target = target_.name;
-        crashed.problem = fmt::format("the process died: {}; later layers were not checked", strsignal(WTERMSIG(status)));
+        crashed.problem =
+            fmt::format("the process died: {}; later layers were not checked", strsignal(WTERMSIG(status)));
         on_result(to_json(crashed));
     }
 
@@ -144,7 +153,8 @@ void verify(Options &options) {
     const std::vector<LayerSpec> layers = read_layers_or_workloads(options.layers, rows);
     std::vector<TargetInfo> targets = supported_targets();
     if (!options.targets.empty()) targets = find_targets(options.targets);
-    for (const TargetInfo &target : targets) require_cpu_support(target);
+    for (const TargetInfo &target : targets)
+        require_cpu_support(target);
 
     Json results = Json::array();
     std::size_t failed = 0, sampled = 0;
@@ -162,8 +172,8 @@ void verify(Options &options) {
     }
     const std::size_t passed = results.size() - failed;
     if (options.json) {
-        const Json json = {{"layers", options.layers}, {"kernels", options.kernels},   {"seed", options.settings.seed},
-                           {"passed", passed},         {"failed", failed},             {"sampled", sampled},
+        const Json json = {{"layers", options.layers}, {"kernels", options.kernels}, {"seed", options.settings.seed},
+                           {"passed", passed},         {"failed", failed},           {"sampled", sampled},
                            {"results", results}};
         fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
     } else {
@@ -171,7 +181,8 @@ void verify(Options &options) {
                    counted(layers.size(), "layer"), counted(targets.size(), "target"), options.kernels,
                    options.settings.seed);
         if (sampled > 0) {
-            fmt::print("{} checks compared a seeded sample of output columns, edges included (--oracle-macs)\n", sampled);
+            fmt::print("{} checks compared a seeded sample of output columns, edges included (--oracle-macs)\n",
+                       sampled);
         }
     }
     if (failed > 0) throw Error(kExitCheckFailed, fmt::format("{} of {} checks failed", failed, passed + failed));
@@ -209,13 +220,14 @@ void add_verify_command(CLI::App &app) {
         ->check(CLI::Range(1, 256));
     command->add_flag("-q,--quiet", options->quiet, "Print failures and the total only");
     command->add_flag("--json", options->json, "Print JSON");
-    command->footer("Exact where both sides are integers; else within the tolerance derived in tests/support/reference.h.\n"
-                    "Exit code 1 if any output is outside it.\n\n"
-                    "Examples:\n"
-                    "  qconvc verify net.json\n"
-                    "  qconvc verify net.json --kernels specialised --target host\n"
-                    "  qconvc verify bench/workloads.csv --input-quantization 'inputdorefa(2)' --quiet\n"
-                    "  qconvc verify bench/workloads.csv --layer QConv1d_NoAct --every-kernel -t avx2");
+    command->footer(
+        "Exact where both sides are integers; else within the tolerance derived in tests/support/reference.h.\n"
+        "Exit code 1 if any output is outside it.\n\n"
+        "Examples:\n"
+        "  qconvc verify net.json\n"
+        "  qconvc verify net.json --kernels specialised --target host\n"
+        "  qconvc verify bench/workloads.csv --input-quantization 'inputdorefa(2)' --quiet\n"
+        "  qconvc verify bench/workloads.csv --layer QConv1d_NoAct --every-kernel -t avx2");
     command->callback([options] { verify(*options); });
 }
 

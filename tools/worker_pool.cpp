@@ -8,9 +8,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
-#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <thread>
@@ -35,7 +35,8 @@ struct Running {
 int start(const char *program, const std::vector<std::string> &arguments, const std::filesystem::path &log,
           pid_t &process) {
     std::vector<char *> argv;
-    for (const std::string &argument : arguments) argv.push_back(const_cast<char *>(argument.c_str()));
+    for (const std::string &argument : arguments)
+        argv.push_back(const_cast<char *>(argument.c_str()));
     argv.push_back(nullptr);
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
@@ -51,8 +52,10 @@ int start(const char *program, const std::vector<std::string> &arguments, const 
 class RunningSet {
 public:
     ~RunningSet() {
-        for (const Running &one : list) kill(one.process, SIGKILL);
-        for (const Running &one : list) waitpid(one.process, nullptr, 0);
+        for (const Running &one : list)
+            kill(one.process, SIGKILL);
+        for (const Running &one : list)
+            waitpid(one.process, nullptr, 0);
     }
     std::vector<Running> list;
 };

@@ -16,9 +16,10 @@ struct WorkerTask {
     std::filesystem::path log;          // takes the worker's output
 };
 
-/// Runs every task, at most `jobs` at once. `finished(index, seconds)` is called as each ends well. On the first failure
-/// or an interrupt the others are ended, and EnvironmentError (naming the task) or Interrupted is thrown.
-void run_workers(const std::vector<WorkerTask> &tasks, int jobs, const std::function<void(std::size_t, double)> &finished);
+/// Runs every task, at most `jobs` at once. `finished(index, seconds)` is called as each ends well. On the first
+/// failure or an interrupt the others are ended, and EnvironmentError (naming the task) or Interrupted is thrown.
+void run_workers(const std::vector<WorkerTask> &tasks, int jobs,
+                 const std::function<void(std::size_t, double)> &finished);
 
 /// Runs one program found on PATH and waits. Returns its exit status (128 + signal if killed; 127 if not found); its
 /// output goes to `log`.
