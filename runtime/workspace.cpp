@@ -68,6 +68,8 @@ std::size_t scratch_bytes(const qconv_kernel &kernel, const qconv_layer_config &
         const std::int64_t entries = std::int64_t{kernel.tables} << kernel.table_channels;
         bytes += (entries * table + (block + 64) * out_in_group(config)) * std::int64_t{sizeof(float)};
     }
+    // Kernels for any stride look up where each tap falls: a column and a phase, both int32.
+    if (kernel.unit_stride == 0) bytes += 2 * config.kernel_size * std::int64_t{sizeof(std::int32_t)};
     return static_cast<std::size_t>(bytes);
 }
 
