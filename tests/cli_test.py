@@ -224,6 +224,7 @@ class Compile(Cli):
 
     def test_unwritable_folder(self):
         self.refuse(self.compile("/proc/qconv"), "/proc/qconv", code=3)
+        self.refuse(self.compile(""), "empty")
         self.refuse(self.compile(self.layers), "net.json", code=3)
         self.refuse(self.compile(self.layers + "/deeper"), "deeper", code=3)
         if os.geteuid() != 0:
@@ -352,6 +353,8 @@ class Verify(Cli):
     def test_bad_input(self):
         table = self.file("t.csv", "name,layer,C_in\nnet,conv,8\n")
         self.refuse(["verify", table], "t.csv", "C_out")
+        layers = self.file("l.json", {**LAYER, "kernel_size": 9})
+        self.refuse(["verify", layers, "--width", "3", "-t", "sse41"], "--width 3", "'conv'", "at least 9")
         self.refuse(["verify", table, "--layer", "Conv"], "'Conv'")
         self.refuse(["verify", table, "--input-quantization", "inputdorefa(9)"], "inputdorefa(9)", "1 to 8")
 

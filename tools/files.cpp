@@ -91,6 +91,7 @@ void write_atomically(const fs::path &path, std::string_view text) {
 }
 
 ScratchFolder::ScratchFolder(const fs::path &parent) : parent_(parent) {
+    if (parent.empty()) throw InputError("the output folder's name is empty");
     std::error_code error;
     std::vector<fs::path> missing;
     for (fs::path above = fs::absolute(parent).lexically_normal(); !fs::exists(above, error);) {

@@ -69,6 +69,10 @@ public:
         const int64_t least = std::max<int64_t>(1, c.dilation * (c.kernel_size - 1) + 1 - c.pad_left - c.pad_right);
         batch_ = settings.batch ? settings.batch : layer.batch ? layer.batch : 2;
         width_ = settings.width ? settings.width : layer.width ? layer.width : least + 97 * c.stride;
+        if (width_ < least) {
+            throw InputError(
+                fmt::format("--width {}: layer '{}' needs at least {} for one window", width_, layer.name, least));
+        }
         const auto elements = [](int64_t a, int64_t b, int64_t d) { return static_cast<std::size_t>(a * b * d); };
         weight_ = random_values(elements(c.out_channels, c.in_channels / c.groups, c.kernel_size), random_);
         if (layer.bias) bias_ = random_values(static_cast<std::size_t>(c.out_channels), random_);

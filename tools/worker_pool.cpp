@@ -67,7 +67,14 @@ std::string death(int status, const std::filesystem::path &log) {
         return fmt::format("the compiler process died: {}{}", strsignal(signal), hint);
     }
     const std::string words = last_words(log);
-    return words.empty() ? fmt::format("the compiler process ended with status {}", WEXITSTATUS(status)) : words;
+    if (!words.empty()) return words;
+    // With the disk full there was no room for last words either.
+    constexpr std::uintmax_t kLittle = 1 << 20;
+    std::error_code error;
+    if (std::filesystem::space(log.parent_path(), error).available < kLittle && !error) {
+        return "no space left on the disk of the output folder";
+    }
+    return fmt::format("the compiler process ended with status {}", WEXITSTATUS(status));
 }
 
 } // namespace
