@@ -19,7 +19,7 @@ constexpr double popcount_bytes = 8;  // xor, and, shift, and, two table shuffle
 constexpr double pack_element = 2;    // compare, masked or
 constexpr double quantize_element = 6;
 constexpr double quantize_as_float = 60;  // every kind is computed, divisions included, and one kept
-constexpr double join_words = 3;  // load, shift, or
+constexpr double join_words = 8;  // load, shift, or, and a loop of its own
 constexpr double store_output = 4;
 constexpr double lookup = 1.5;  // an addition from memory, often across a cache line
 
