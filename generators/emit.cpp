@@ -81,8 +81,7 @@ void emit_kernel(const KernelRow &row, const std::string &halide_target, const S
         params["dilation"] = std::to_string(shape.dilation);
         params["groups"] = std::to_string(shape.groups);
     }
-    const auto generator =
-        Halide::Internal::GeneratorRegistry::create(row.generator, Halide::GeneratorContext(target));
+    const auto generator = Halide::Internal::GeneratorRegistry::create(row.generator, Halide::GeneratorContext(target));
     generator->set_generatorparam_values(params);
     generator->build_module(function_name).compile({{Halide::OutputFileType::object, object_file.string()}});
 }

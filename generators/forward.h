@@ -100,7 +100,8 @@ protected:
         Halide::Var f("f");
         std::vector<Halide::Var> to{p, f};
         std::vector<Expr> from{p * stride() + f};
-        for (const Halide::Var &v : rest) to.push_back(v), from.push_back(v);
+        for (const Halide::Var &v : rest)
+            to.push_back(v), from.push_back(v);
         phased(to) = source(from);
         return phased;
     }
@@ -164,14 +165,19 @@ protected:
     /// Buffers start at 0 and packed weights are dense, `block` being the known extents of their inner dimensions; the
     /// constants of a specialised kernel are made known to the compiler.
     void describe_buffers(const std::vector<int> &block) {
-        for (size_t d = 0; d < block.size(); d++) weight.dim(d).set_extent(block[d]);
+        for (size_t d = 0; d < block.size(); d++)
+            weight.dim(d).set_extent(block[d]);
         for (int d = 1; d < weight.dimensions(); d++) {
             weight.dim(d).set_stride(weight.dim(d - 1).stride() * weight.dim(d - 1).extent());
         }
-        for (int d = 0; d < 4; d++) x.dim(d).set_min(0), y.dim(d).set_min(0);
-        for (int d = 0; d < weight.dimensions(); d++) weight.dim(d).set_min(0);
-        for (int d = 0; d < 2; d++) offset.dim(d).set_min(0);
-        for (int d = 0; d < 3; d++) edge.dim(d).set_min(0);
+        for (int d = 0; d < 4; d++)
+            x.dim(d).set_min(0), y.dim(d).set_min(0);
+        for (int d = 0; d < weight.dimensions(); d++)
+            weight.dim(d).set_min(0);
+        for (int d = 0; d < 2; d++)
+            offset.dim(d).set_min(0);
+        for (int d = 0; d < 3; d++)
+            edge.dim(d).set_min(0);
         if (specialised()) {
             x.dim(1).set_extent(channels()), x.dim(2).set_extent(int(groups));
             y.dim(1).set_extent(outputs()), y.dim(2).set_extent(int(groups));

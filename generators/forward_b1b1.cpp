@@ -15,7 +15,8 @@ public:
     GeneratorParam<int> word_channels{"word_channels", 32};
     GeneratorParam<int> input_planes{"input_planes", 1};
     GeneratorParam<int> weight_planes{"weight_planes", 1};
-    /// Most words summed in 8-bit counters before they are widened: 255 / word_bits for words of 8 bits, 0: 32-bit sums.
+    /// Most words summed in 8-bit counters before they are widened: 255 / word_bits for words of 8 bits, 0: 32-bit
+    /// sums.
     GeneratorParam<int> count_limit{"count_limit", 0};
 
     void generate() {
@@ -92,7 +93,8 @@ private:
                 terms.push_back(select(bits(p, channel, plane, g, n), bit, make_zero(narrow)));
             }
             while (terms.size() > 1) {
-                for (size_t i = 0; i < terms.size() / 2; i++) terms[i] = terms[2 * i] | terms[2 * i + 1];
+                for (size_t i = 0; i < terms.size() / 2; i++)
+                    terms[i] = terms[2 * i] | terms[2 * i + 1];
                 terms.resize(terms.size() / 2);
             }
             // Padding is a level like any other: all channels of a padded position hold bit `plane` of it.
@@ -126,7 +128,8 @@ private:
             const Type type = UInt(word_bits);
             const Expr last_taps = kernel_size() - (steps() - 1) * word_taps();
             Func cut("words_cut");
-            cut(p, row, plane, g, n) = joined(p, 0, plane, g, n) & select(row == 1, mask(last_taps * s, type), type.max());
+            cut(p, row, plane, g, n) =
+                joined(p, 0, plane, g, n) & select(row == 1, mask(last_taps * s, type), type.max());
             input.push_back(cut);
             joined = cut;
         }

@@ -23,8 +23,8 @@ public:
         std::vector<Expr> at = reach(w, r.y, word_taps() * dilation(), steps(), {r.z, g, n});
         at.insert(at.begin(), r.x);
         acc(w, o, g, n) = 0;
-        acc(w, o, g, n) += cast<int32_t>(words(at)) *
-                           cast<int32_t>(weight(r.x, o % out_block, r.y, r.z, o / out_block, g));
+        acc(w, o, g, n) +=
+            cast<int32_t>(words(at)) * cast<int32_t>(weight(r.x, o % out_block, r.y, r.z, o / out_block, g));
 
         Expr sum = offset(o, g) + dot_factor * acc(w, o, g, n);
         if (window_sum) sum += window_factor * build_window()(w, g, n);

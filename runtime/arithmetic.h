@@ -28,4 +28,4 @@ bool int32_fits(const qconv_kernel &kernel, const qconv_layer_config &config);
 /// NULL if the kernel can compute the layer exactly as documented; else what stands against it.
 const char *mismatch(const qconv_kernel &kernel, const qconv_layer_config &config);
 
-}  // namespace qconv
+} // namespace qconv

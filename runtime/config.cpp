@@ -68,7 +68,7 @@ MixedQuantizer identity() {
     return {quantizer, quantizer, 0};
 }
 
-}  // namespace
+} // namespace
 
 qconv_quantizer default_quantizer(qconv_quantizer_kind kind) {
     return {.kind = kind,
@@ -173,4 +173,4 @@ MixedQuantizer weight_quantizer(const qconv_layer_config &config) {
     return mixed(config.weight_quantization, config.weight_next, config.weight_mix);
 }
 
-}  // namespace qconv
+} // namespace qconv

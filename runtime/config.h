@@ -10,9 +10,9 @@ namespace qconv {
 
 // Kernels compute positions in int32. These bounds keep every intermediate position far from its end.
 constexpr std::int64_t max_stride = 1 << 16;
-constexpr std::int64_t max_extent = 1 << 24;       // kernel_size, dilation, padding
-constexpr std::int64_t max_span = 1 << 30;         // padded width; taps with their dilation
-constexpr std::int64_t max_elements = 2147483647;  // of one buffer that a kernel sees
+constexpr std::int64_t max_extent = 1 << 24;      // kernel_size, dilation, padding
+constexpr std::int64_t max_span = 1 << 30;        // padded width; taps with their dilation
+constexpr std::int64_t max_elements = 2147483647; // of one buffer that a kernel sees
 
 qconv_quantizer default_quantizer(qconv_quantizer_kind kind);
 const char *quantizer_name(qconv_quantizer_kind kind) noexcept;
@@ -53,4 +53,4 @@ struct MixedQuantizer {
 MixedQuantizer input_quantizer(const qconv_layer_config &config);
 MixedQuantizer weight_quantizer(const qconv_layer_config &config);
 
-}  // namespace qconv
+} // namespace qconv

@@ -10,7 +10,7 @@ namespace {
 // A plain buffer: recording an out-of-memory failure must not allocate.
 thread_local std::array<char, 1024> text_of_last_error{};
 
-}  // namespace
+} // namespace
 
 const char *last_error() noexcept {
     return text_of_last_error.data();
@@ -68,4 +68,4 @@ qconv_status record_current_exception() noexcept {
     }
 }
 
-}  // namespace qconv
+} // namespace qconv

@@ -37,4 +37,4 @@ qconv_status guarded(Body &&body) noexcept {
     }
 }
 
-}  // namespace qconv
+} // namespace qconv

@@ -21,7 +21,7 @@ std::int32_t narrow(std::int64_t value) {
 
 // A dense buffer on the stack. Kernels take inputs as non-const too; they do not write them.
 class Buffer {
-  public:
+public:
     Buffer(const void *host, halide_type_t type, std::initializer_list<std::int64_t> extents) {
         std::int64_t stride = 1;
         for (const std::int64_t extent : extents) {
@@ -37,7 +37,7 @@ class Buffer {
 
     halide_buffer_t *get() { return &buffer_; }
 
-  private:
+private:
     halide_buffer_t buffer_{};
     std::array<halide_dimension_t, 6> dims_;
 };
@@ -76,7 +76,7 @@ struct Edges {
 Edges edge_columns(const qconv_layer_config &config, std::int64_t width, std::int64_t width_out, float pad_delta) {
     if (pad_delta == 0) return {0, width_out};
     const std::int64_t left = ceil_div(config.pad_left, config.stride);
-    const std::int64_t last_start = width - 1 - tap_span(config) + config.pad_left;  // of a window inside on the right
+    const std::int64_t last_start = width - 1 - tap_span(config) + config.pad_left; // of a window inside on the right
     const std::int64_t right = last_start < 0 ? 0 : last_start / config.stride + 1;
     return {std::min(left, width_out), std::min(right, width_out)};
 }
@@ -92,7 +92,7 @@ float top_level(const qconv_quantizer &quantizer) {
     return form.integer() ? static_cast<float>(form.top()) : 1.0F;
 }
 
-}  // namespace
+} // namespace
 
 void call_forward(const qconv_kernel &kernel, const qconv_layer_config &config, const PackedLayer &packed,
                   const MixedQuantizer &quantizer, const Plan &plan, const ForwardInput &input, CallContext &context) {
@@ -168,4 +168,4 @@ void call_forward(const qconv_kernel &kernel, const qconv_layer_config &config, 
     }
 }
 
-}  // namespace qconv
+} // namespace qconv

@@ -16,7 +16,7 @@ struct ForwardInput {
     float *y;
     std::int64_t batch;
     std::int64_t width;
-    float divisor;  // of the first and the second input quantizer, see quantizer_divisor
+    float divisor; // of the first and the second input quantizer, see quantizer_divisor
     float next_divisor;
 };
 
@@ -24,4 +24,4 @@ struct ForwardInput {
 void call_forward(const qconv_kernel &kernel, const qconv_layer_config &config, const PackedLayer &packed,
                   const MixedQuantizer &quantizer, const Plan &plan, const ForwardInput &input, CallContext &context);
 
-}  // namespace qconv
+} // namespace qconv

@@ -47,7 +47,7 @@ namespace {
 
 // A workspace for one call: the caller's, or one of the layer's own.
 class WorkspaceLease {
-  public:
+public:
     WorkspaceLease(WorkspacePool &pool, void *given, std::size_t given_bytes, std::size_t bytes)
         : pool_(pool), given_(given) {
         if (given == nullptr) {
@@ -70,7 +70,7 @@ class WorkspaceLease {
 
     void *data() const { return given_ != nullptr ? given_ : owned_.data(); }
 
-  private:
+private:
     WorkspacePool &pool_;
     void *given_;
     Memory owned_;
@@ -95,7 +95,7 @@ std::span<const float> as_span(const float *data, std::int64_t elements) {
     return {data, data == nullptr ? 0 : static_cast<std::size_t>(elements)};
 }
 
-}  // namespace
+} // namespace
 
 void DestroyLayer::operator()(qconv_layer *layer) const noexcept {
     layer->~qconv_layer();
@@ -115,7 +115,7 @@ LayerPointer create_layer(const qconv_layer_config &config, const float *weight,
     return layer;
 }
 
-}  // namespace qconv
+} // namespace qconv
 
 qconv_layer::qconv_layer(const qconv_layer_config &config, const float *weight, const float *bias)
     : config_(config),
@@ -124,7 +124,7 @@ qconv_layer::qconv_layer(const qconv_layer_config &config, const float *weight, 
       packed_(qconv::pack_layer(*kernel_, config,
                                 qconv::as_span(weight, config.out_channels * qconv::window_elements(config)),
                                 qconv::as_span(bias, config.out_channels))) {
-    config_.kernel = nullptr;  // the caller's string need not live on
+    config_.kernel = nullptr; // the caller's string need not live on
 }
 
 qconv::Plan qconv_layer::plan(std::int64_t batch, std::int64_t width) const {

@@ -18,22 +18,22 @@ namespace qconv {
 
 /// Workspaces of calls that bring none: one for each call that runs at the same time, kept between calls.
 class WorkspacePool {
-  public:
+public:
     /// At least `bytes`. Allocates only when no idle one is large enough.
     Memory take(std::size_t bytes);
     void give_back(Memory memory) noexcept;
 
-  private:
+private:
     std::mutex mutex_;
     std::vector<Memory> idle_;
     std::size_t taken_ = 0;
 };
 
-}  // namespace qconv
+} // namespace qconv
 
 /// The C ABI's opaque type.
 struct qconv_layer {
-  public:
+public:
     qconv_layer(const qconv_layer_config &config, const float *weight, const float *bias);
 
     std::int64_t width_out(std::int64_t width) const { return qconv::width_out(config_, width); }
@@ -44,7 +44,7 @@ struct qconv_layer {
     const qconv_kernel &kernel() const { return *kernel_; }
     std::size_t packed_bytes() const { return packed_.bytes(); }
 
-  private:
+private:
     qconv::Plan plan(std::int64_t batch, std::int64_t width) const;
 
     qconv_layer_config config_;
@@ -64,4 +64,4 @@ using LayerPointer = std::unique_ptr<qconv_layer, DestroyLayer>;
 /// Checks the configuration; bias may be NULL, and must be for all but conv1d.
 LayerPointer create_layer(const qconv_layer_config &config, const float *weight, const float *bias);
 
-}  // namespace qconv
+} // namespace qconv

@@ -26,7 +26,7 @@ struct Allocator {
 Allocator allocator;
 std::atomic<std::int64_t> outstanding{0};
 
-}  // namespace
+} // namespace
 
 void *try_allocate(std::size_t bytes) noexcept {
     void *memory = allocator.allocate(align_up(bytes > 0 ? bytes : 1), allocator.context);
@@ -63,4 +63,4 @@ void set_allocator(qconv_allocate_fn allocate_fn, qconv_release_fn release_fn, v
     allocator = allocate_fn == nullptr ? Allocator{} : Allocator{allocate_fn, release_fn, context};
 }
 
-}  // namespace qconv
+} // namespace qconv

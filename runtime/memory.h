@@ -27,7 +27,7 @@ void set_allocator(qconv_allocate_fn allocate, qconv_release_fn release, void *c
 
 /// An owned block.
 class Memory {
-  public:
+public:
     Memory() = default;
     explicit Memory(std::size_t bytes) : data_(allocate(bytes)), bytes_(bytes) {}
     Memory(Memory &&other) noexcept
@@ -48,9 +48,9 @@ class Memory {
         return static_cast<T *>(data_);
     }
 
-  private:
+private:
     void *data_ = nullptr;
     std::size_t bytes_ = 0;
 };
 
-}  // namespace qconv
+} // namespace qconv

@@ -13,7 +13,7 @@ namespace qconv {
 namespace {
 
 struct Shape {
-    std::int64_t groups, channels, outputs, taps;  // channels and outputs of one group
+    std::int64_t groups, channels, outputs, taps; // channels and outputs of one group
 
     std::int64_t index(std::int64_t group, std::int64_t output, std::int64_t channel, std::int64_t tap) const {
         return ((group * outputs + output) * channels + channel) * taps + tap;
@@ -191,7 +191,7 @@ void pack_integers(PackedLayer &layer, const qconv_kernel &kernel, const qconv_l
     layer.pad_delta = config.pad_value - level_value(input, layer.pad_level);
 }
 
-}  // namespace
+} // namespace
 
 PackedLayer pack_layer(const qconv_kernel &kernel, const qconv_layer_config &config, std::span<const float> weight,
                        std::span<const float> bias) {
@@ -211,4 +211,4 @@ PackedLayer pack_layer(const qconv_kernel &kernel, const qconv_layer_config &con
     return layer;
 }
 
-}  // namespace qconv
+} // namespace qconv

@@ -14,8 +14,8 @@ namespace qconv {
 struct PackedLayer {
     PackedShape shape{};
     Memory weight;
-    Memory offset;  // int32 or float [Og, groups]
-    Memory edge;    // float [kernel_size + 1, Og, groups]
+    Memory offset; // int32 or float [Og, groups]
+    Memory edge;   // float [kernel_size + 1, Og, groups]
     std::int32_t pad_level = 0;
     std::int32_t dot_factor = 0;
     std::int32_t window_factor = 0;
@@ -30,4 +30,4 @@ struct PackedLayer {
 PackedLayer pack_layer(const qconv_kernel &kernel, const qconv_layer_config &config, std::span<const float> weight,
                        std::span<const float> bias);
 
-}  // namespace qconv
+} // namespace qconv

@@ -10,9 +10,9 @@ namespace qconv {
 
 struct Plan {
     std::int64_t width_out;
-    std::int64_t tile_width;  // outputs of one task; a multiple of the kernel's width_block
+    std::int64_t tile_width; // outputs of one task; a multiple of the kernel's width_block
     int workers;
-    std::size_t slab;  // bytes of workspace of one worker
+    std::size_t slab; // bytes of workspace of one worker
 
     std::size_t workspace() const { return static_cast<std::size_t>(workers) * slab; }
 };
@@ -21,4 +21,4 @@ struct Plan {
 Plan make_plan(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t batch, std::int64_t width,
                int threads);
 
-}  // namespace qconv
+} // namespace qconv

@@ -37,7 +37,7 @@ std::vector<float> quantize_alone(const qconv_quantizer &quantizer, std::span<co
     return result;
 }
 
-}  // namespace
+} // namespace
 
 Representation representation(const qconv_quantizer &quantizer) {
     switch (quantizer.kind) {
@@ -89,12 +89,12 @@ float quantizer_divisor(const qconv_quantizer &quantizer, std::span<const float>
         return static_cast<float>(std::max(1.0 - temperature, 1e-7));
     }
     if (quantizer.kind == QCONV_WEIGHTDOREFA) {
-        float largest = 0;  // a comparison with NaN is false, which passes it over
+        float largest = 0; // a comparison with NaN is false, which passes it over
         for (const float value : values) {
             const float magnitude = std::fabs(value);
             largest = magnitude > largest ? magnitude : largest;
         }
-        const float divisor = 2.0F * std::tanh(largest);  // tanh is odd and rises
+        const float divisor = 2.0F * std::tanh(largest); // tanh is odd and rises
         return divisor > 0 ? divisor : 1.0F;
     }
     return 1.0F;
@@ -132,4 +132,4 @@ std::vector<float> quantize_values(const MixedQuantizer &mixed, std::span<const 
     return result;
 }
 
-}  // namespace qconv
+} // namespace qconv

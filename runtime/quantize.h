@@ -46,4 +46,4 @@ std::vector<std::uint8_t> quantize_levels(const qconv_quantizer &quantizer, std:
 /// Values of any quantizer.
 std::vector<float> quantize_values(const MixedQuantizer &mixed, std::span<const float> values);
 
-}  // namespace qconv
+} // namespace qconv

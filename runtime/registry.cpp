@@ -123,9 +123,9 @@ struct Rank {
 // Why nothing was chosen, from what the search saw.
 struct Search {
     std::size_t registered = 0;
-    std::size_t allowed = 0;               // by what is forced
-    const qconv_kernel *unfit = nullptr;   // an allowed kernel that cannot serve the layer
-    const qconv_kernel *barred = nullptr;  // one that could, but for the CPU
+    std::size_t allowed = 0;              // by what is forced
+    const qconv_kernel *unfit = nullptr;  // an allowed kernel that cannot serve the layer
+    const qconv_kernel *barred = nullptr; // one that could, but for the CPU
 };
 
 [[noreturn]] void throw_no_kernel(const qconv_layer_config &config, const Forced &forced, const Search &search,
@@ -154,7 +154,7 @@ struct Search {
                 "none of the " + count + " registered kernels serves this layer; the last one, " + why);
 }
 
-}  // namespace
+} // namespace
 
 const char *path_name(qconv_path path) noexcept {
     switch (path) {
@@ -236,4 +236,4 @@ const qconv_kernel &select_kernel(const qconv_layer_config &config, CpuFeatures 
     return *best;
 }
 
-}  // namespace qconv
+} // namespace qconv

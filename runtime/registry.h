@@ -25,4 +25,4 @@ bool specialised(const qconv_kernel &kernel);
 /// specialised before generic, then the preferred target, then the least estimated cost. Throws when there is none.
 const qconv_kernel &select_kernel(const qconv_layer_config &config, CpuFeatures features);
 
-}  // namespace qconv
+} // namespace qconv

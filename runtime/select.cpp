@@ -14,19 +14,19 @@ namespace qconv {
 namespace {
 
 // Instructions of one step of each inner loop, as the compiled kernels have them.
-constexpr double popcount_word = 3;   // xor, popcnt, add
-constexpr double popcount_bytes = 8;  // xor, and, shift, and, two table shuffles, two adds
-constexpr double pack_element = 2;    // compare, masked or
+constexpr double popcount_word = 3;  // xor, popcnt, add
+constexpr double popcount_bytes = 8; // xor, and, shift, and, two table shuffles, two adds
+constexpr double pack_element = 2;   // compare, masked or
 constexpr double quantize_element = 6;
-constexpr double quantize_as_float = 60;  // every kind is computed, divisions included, and one kept
-constexpr double join_words = 8;  // load, shift, or, and a loop of its own
+constexpr double quantize_as_float = 60; // every kind is computed, divisions included, and one kept
+constexpr double join_words = 8;         // load, shift, or, and a loop of its own
 constexpr double store_output = 4;
 constexpr double dot_with_vnni = 1;
 constexpr double dot_without = 1.2; // multiply and add, but on more ports than FMA: 76 against 57 GMAC/s on Zen 4
-constexpr double lookup = 1.5;  // an addition from memory, often across a cache line
+constexpr double lookup = 1.5;      // an addition from memory, often across a cache line
 
 struct Sizes {
-    double channels, outputs, taps, columns;  // of one group; columns: input positions per output position
+    double channels, outputs, taps, columns; // of one group; columns: input positions per output position
 };
 
 double word_cost(const qconv_kernel &kernel, const Sizes &size, const PackedShape &packed, double vector_bits) {
@@ -55,8 +55,8 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
                   const PackedShape &packed, double vector_bits) {
     const double lanes = vector_bits / 32;
     const MixedQuantizer quantizer = input_quantizer(config);
-    const bool simple = quantizer.mix == 0 && (quantizer.first.kind == QCONV_IDENTITY ||
-                                               input_representation(config).binary());
+    const bool simple =
+        quantizer.mix == 0 && (quantizer.first.kind == QCONV_IDENTITY || input_representation(config).binary());
     const double input = size.channels * size.columns * (simple ? pack_element : quantize_as_float) / lanes;
     if (kernel.path == QCONV_PATH_F32F32) {
         const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
@@ -69,7 +69,7 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
     return input + groups * (build + size.taps * size.outputs * lookup) / lanes;
 }
 
-}  // namespace
+} // namespace
 
 double estimate_cost(const qconv_kernel &kernel, const qconv_layer_config &config) {
     if (mismatch(kernel, config) != nullptr) return std::numeric_limits<double>::infinity();
@@ -90,4 +90,4 @@ double estimate_cost(const qconv_kernel &kernel, const qconv_layer_config &confi
     return sums + copy + padded_outputs * store_output / (vector_bits / 32);
 }
 
-}  // namespace qconv
+} // namespace qconv

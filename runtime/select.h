@@ -9,4 +9,4 @@ namespace qconv {
 /// cannot serve the layer. Only kernels of one target compare.
 double estimate_cost(const qconv_kernel &kernel, const qconv_layer_config &config);
 
-}  // namespace qconv
+} // namespace qconv

@@ -92,7 +92,7 @@ void handle_error(void *user_context, const char *text) {
     static_cast<CallContext *>(user_context)->record_error(text);
 }
 
-}  // namespace
+} // namespace
 
 void set_num_threads(int threads) {
     if (threads < 1 || threads > max_threads) {
@@ -118,4 +118,4 @@ void install_halide_hooks() {
     });
 }
 
-}  // namespace qconv
+} // namespace qconv

@@ -12,4 +12,4 @@ int num_threads();
 /// is the kernel's user_context. Kernels called without one (NULL) run with the process's settings.
 void install_halide_hooks();
 
-}  // namespace qconv
+} // namespace qconv

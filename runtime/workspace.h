@@ -24,7 +24,7 @@ std::size_t slab_bytes(std::size_t scratch);
 /// nothing here takes a lock. The calling thread uses slab 0 outside parallel loops; inside them so does worker 0, on
 /// top of what the calling thread holds while it waits.
 class CallContext {
-  public:
+public:
     /// workspace: `workers` slabs of `slab` bytes, 64-byte aligned.
     CallContext(void *workspace, std::size_t slab, int workers);
     CallContext(const CallContext &) = delete;
@@ -44,20 +44,20 @@ class CallContext {
 
     /// While it lives, this thread is a worker of the call and allocates from its slab.
     class WorkerScope {
-      public:
+    public:
         WorkerScope(CallContext *context, int worker) noexcept;
         WorkerScope(const WorkerScope &) = delete;
         WorkerScope &operator=(const WorkerScope &) = delete;
         ~WorkerScope();
 
-      private:
+    private:
         CallContext *previous_context_;
         int previous_worker_;
     };
     /// Whether this thread runs as a worker of this call.
     bool on_worker() const noexcept;
 
-  private:
+private:
     struct Slab;
     Slab &slab(std::size_t index) const;
 
@@ -71,4 +71,4 @@ class CallContext {
 /// Scratch allocations, in the whole process so far, that a workspace had no room for. For tests and tuning.
 std::uint64_t workspace_fallbacks() noexcept;
 
-}  // namespace qconv
+} // namespace qconv

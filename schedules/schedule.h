@@ -1,5 +1,5 @@
-// The seam between algorithms and schedules. A generator fills one of the structs below; apply() schedules it for the target.
-// Schedules define no Func; generators read no target.
+// The seam between algorithms and schedules. A generator fills one of the structs below; apply() schedules it for the
+// target. Schedules define no Func; generators read no target.
 #pragma once
 
 #include <vector>

@@ -31,13 +31,15 @@ Loops tile_output(Func y, const OutputStages &s, const Target &target) {
         .fuse(loops.task, s.n, loops.task)
         .parallel(loops.task)
         .vectorize(loops.wi, target.natural_vector_size<float>(), TailStrategy::GuardWithIf);
-    for (int u = 0; u < y.num_update_definitions(); u++) y.update(u).unscheduled(); // a few columns
+    for (int u = 0; u < y.num_update_definitions(); u++)
+        y.update(u).unscheduled(); // a few columns
     return loops;
 }
 
 /// Input stages run along positions in whole vectors; what they compute beyond the tile is never read.
 void schedule_input(Func y, const OutputStages &s, const Loops &loops, const Target &target) {
-    for (Func table : s.tap_tables) table.compute_root();
+    for (Func table : s.tap_tables)
+        table.compute_root();
     for (size_t i = 0; i < s.input.size(); i++) {
         Func stage = s.input[i];
         // The first stage reads x, element by element where a vector reaches over an end: short vectors bound that.
@@ -46,13 +48,16 @@ void schedule_input(Func y, const OutputStages &s, const Loops &loops, const Tar
         if (is_argument(stage, s.element)) stage.reorder(s.element, s.p).unroll(s.element);
         stage.compute_at(y, loops.task).vectorize(s.p, lanes, TailStrategy::RoundUp);
         const std::vector<Expr> cases = i == 0 ? s.first_stage_cases : std::vector<Expr>{};
-        for (const Expr &condition : cases) stage.specialize(condition);
+        for (const Expr &condition : cases)
+            stage.specialize(condition);
         if (s.phased.defined() && stage.name() == s.phased.name()) {
-            for (const Expr &condition : s.phase_cases) stage.specialize(condition);
+            for (const Expr &condition : s.phase_cases)
+                stage.specialize(condition);
         }
         for (int u = 0; u < stage.num_update_definitions(); u++) {
             stage.update(u).vectorize(s.p, lanes, TailStrategy::RoundUp);
-            for (const Expr &condition : cases) stage.update(u).specialize(condition);
+            for (const Expr &condition : cases)
+                stage.update(u).specialize(condition);
         }
     }
 }
@@ -117,7 +122,8 @@ void apply(const LookupStages &s, const GeneratorContext &context) {
         .bound_extent(s.entry, s.table_entries)
         .vectorize(s.p, lanes, TailStrategy::RoundUp)
         .unroll(s.entry);
-    for (Func half : s.halves) half.compute_at(table, s.p).vectorize(s.p, lanes, TailStrategy::RoundUp).unroll(s.entry);
+    for (Func half : s.halves)
+        half.compute_at(table, s.p).vectorize(s.p, lanes, TailStrategy::RoundUp).unroll(s.entry);
 }
 
 } // namespace qconv::schedules

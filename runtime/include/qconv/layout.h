@@ -25,7 +25,9 @@
 
 namespace qconv {
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
 
 /// Taps that one word of this kernel joins (T above).
 constexpr int64_t word_taps(const qconv_kernel &k) {
@@ -61,8 +63,8 @@ constexpr PackedShape packed_shape(const qconv_kernel &k, int64_t channels_in_gr
 
 // A forward kernel computes, for every n, g, o, w:
 //     b1b1    y = scale * (offset[o] - 2 * sum 2^(p+j) * popcount(x_p xor w_j))
-//     int8    y = scale * (offset[o] + dot_factor * sum a*v + window_factor * sum a)   a: input level, v: weight element
-//     f32*    y = offset[o] + sum q(x)*v
+//     int8    y = scale * (offset[o] + dot_factor * sum a*v + window_factor * sum a)   a: input level, v: weight
+//     element f32*    y = offset[o] + sum q(x)*v
 // all in int32 (packed paths) or float, then, on the packed paths, adds at the edge columns what padding with the
 // representable `pad_level` instead of pad_value left out:
 //     y += pad_delta * (sum of the weights of the taps that fall outside),

@@ -5,7 +5,8 @@
  *     bias [out_channels], y [batch, out_channels, width_out]; float32, C order, no gaps.
  *   - Functions return a status; QCONV_OK is 0. On any other status qconv_last_error() says, for the calling thread,
  *     which field was wrong, its value, and what is allowed. Outputs are then untouched.
- *   - No C++ exception leaves the library. Every function may be called from several threads at once, one layer included.
+ *   - No C++ exception leaves the library. Every function may be called from several threads at once, one layer
+ * included.
  */
 #ifndef QCONV_QCONV_H
 #define QCONV_QCONV_H
@@ -39,13 +40,13 @@ const char *qconv_version(void);
 /* ---- quantizers ------------------------------------------------------------------------------------------------ */
 
 typedef enum qconv_quantizer_kind {
-    QCONV_IDENTITY = 0,         /* v */
-    QCONV_SIGN = 1,             /* -1 if v < 0, else +1: -0.0 and NaN give +1 */
-    QCONV_APPROXSIGN = 2,       /* forward as sign */
-    QCONV_SWISHSIGN = 3,        /* forward as sign; beta shapes the gradient */
-    QCONV_STEHEAVISIDE = 4,     /* +1 if v > 0 else -1 */
-    QCONV_INPUTDOREFA = 5,      /* round(clamp(v, 0, 1) * m) / m, m = 2^bits - 1, half to even */
-    QCONV_WEIGHTDOREFA = 6,     /* 2 * round((tanh(v) / (2 * max|tanh(V)|) + 0.5) * m) / m - 1, max over the whole tensor */
+    QCONV_IDENTITY = 0,     /* v */
+    QCONV_SIGN = 1,         /* -1 if v < 0, else +1: -0.0 and NaN give +1 */
+    QCONV_APPROXSIGN = 2,   /* forward as sign */
+    QCONV_SWISHSIGN = 3,    /* forward as sign; beta shapes the gradient */
+    QCONV_STEHEAVISIDE = 4, /* +1 if v > 0 else -1 */
+    QCONV_INPUTDOREFA = 5,  /* round(clamp(v, 0, 1) * m) / m, m = 2^bits - 1, half to even */
+    QCONV_WEIGHTDOREFA = 6, /* 2 * round((tanh(v) / (2 * max|tanh(V)|) + 0.5) * m) / m - 1, max over the whole tensor */
     QCONV_PROGRESSIVE_SIGN = 7, /* training: hardtanh(v / max(1 - T, 1e-7)), T = 1 - alpha^(-beta * scale); else sign */
     QCONV_QUANTIZER_KINDS = 8
 } qconv_quantizer_kind;
@@ -61,7 +62,8 @@ typedef struct qconv_quantizer {
 
 /* bitorch's defaults for a kind (bits 1, alpha 4, beta 5 or 10, scale 0, evaluation). */
 qconv_quantizer qconv_quantizer_default(qconv_quantizer_kind kind);
-/* bitorch's name of a kind ("sign", "inputdorefa", ...), NULL outside the enum; and back (nonzero status if unknown). */
+/* bitorch's name of a kind ("sign", "inputdorefa", ...), NULL outside the enum; and back (nonzero status if unknown).
+ */
 const char *qconv_quantizer_name(qconv_quantizer_kind kind);
 qconv_status qconv_quantizer_from_name(const char *name, qconv_quantizer_kind *kind);
 
@@ -86,7 +88,8 @@ typedef struct qconv_layer_config {
     int64_t groups;       /* >= 1 */
     float pad_value;      /* any finite number; 0 is a true zero; conv1d needs 0 */
     /* Quantizers. The *_next quantizer and *_mix describe bitorch's scheduled quantizers at one moment of training:
-     * q(v) = (1 - mix) * quantization(v) + mix * next(v), mix in [0, 1]. mix 0 (the default) means quantization alone. */
+     * q(v) = (1 - mix) * quantization(v) + mix * next(v), mix in [0, 1]. mix 0 (the default) means quantization alone.
+     */
     qconv_quantizer input_quantization; /* QConv1d only */
     qconv_quantizer input_next;
     float input_mix;
@@ -98,11 +101,13 @@ typedef struct qconv_layer_config {
     const char *kernel;
 } qconv_layer_config;
 
-/* kernel_size 1, stride 1, no padding, dilation 1, groups 1, pad_value -1 (0 for conv1d), sign quantizers, no kernel. */
+/* kernel_size 1, stride 1, no padding, dilation 1, groups 1, pad_value -1 (0 for conv1d), sign quantizers, no kernel.
+ */
 void qconv_layer_config_init(qconv_layer_config *config, qconv_layer_kind kind);
 /* Checks every field as qconv_layer_create does, without weights. */
 qconv_status qconv_layer_config_check(const qconv_layer_config *config);
-/* Sets pad_left and pad_right as PyTorch's padding='same': dilation * (kernel_size - 1) in all, the smaller half left. */
+/* Sets pad_left and pad_right as PyTorch's padding='same': dilation * (kernel_size - 1) in all, the smaller half left.
+ */
 qconv_status qconv_layer_config_pad_same(qconv_layer_config *config);
 
 typedef struct qconv_layer qconv_layer;
@@ -112,15 +117,16 @@ qconv_status qconv_layer_create(const qconv_layer_config *config, const float *w
                                 qconv_layer **layer);
 void qconv_layer_destroy(qconv_layer *layer); /* NULL is fine */
 
-/* (width + pad_left + pad_right - dilation * (kernel_size - 1) - 1) / stride + 1; an error when the window does not fit. */
+/* (width + pad_left + pad_right - dilation * (kernel_size - 1) - 1) / stride + 1; an error when the window does not
+ * fit. */
 qconv_status qconv_layer_width_out(const qconv_layer *layer, int64_t width, int64_t *width_out);
 
 /* Bytes of scratch that forward needs for this input size at the present thread setting. */
 qconv_status qconv_layer_workspace_size(const qconv_layer *layer, int64_t batch, int64_t width, size_t *bytes);
 
-/* y = layer(x). With a workspace of at least workspace_size bytes (64-byte aligned) the call allocates nothing; with NULL
- * the layer keeps its own, grown on first use and reused, so that repeated calls allocate nothing either. batch may be 0.
- * x and y must not overlap. */
+/* y = layer(x). With a workspace of at least workspace_size bytes (64-byte aligned) the call allocates nothing; with
+ * NULL the layer keeps its own, grown on first use and reused, so that repeated calls allocate nothing either. batch
+ * may be 0. x and y must not overlap. */
 qconv_status qconv_layer_forward(const qconv_layer *layer, const float *x, int64_t batch, int64_t width, float *y,
                                  void *workspace, size_t workspace_bytes);
 
@@ -146,17 +152,17 @@ typedef struct qconv_kernel {
     qconv_path path;
     int (*call)(void **arguments); /* Halide's argv entry */
     /* Layout. */
-    int32_t word_bits;       /* bits of one packed word: b1b1 8 or 32; int8 32; 0 on the f32 paths */
-    int32_t element_bits;    /* bits of one element in a word: b1b1 1; int8 8 or 16; 0 on the f32 paths */
-    int32_t word_channels;   /* channels joined in one word; the rest of the word holds further taps */
-    int32_t input_planes;    /* b1b1: bit-planes of the input, 1 for sign; else 0 */
-    int32_t weight_planes;   /* b1b1: bit-planes of the weight; else 0 */
-    int32_t table_channels;  /* f32b1: channels that index one table; else 0 */
-    int32_t tables;          /* f32b1: tables in use at once; else 0 */
-    int32_t out_block;       /* output channels computed together; weights are padded to a multiple of it */
-    int32_t width_block;     /* output positions computed together */
-    int32_t unit_stride;     /* nonzero: stride must be 1 */
-    int32_t window_sum;      /* int8: nonzero: also sums each window, for weights with an offset */
+    int32_t word_bits;      /* bits of one packed word: b1b1 8 or 32; int8 32; 0 on the f32 paths */
+    int32_t element_bits;   /* bits of one element in a word: b1b1 1; int8 8 or 16; 0 on the f32 paths */
+    int32_t word_channels;  /* channels joined in one word; the rest of the word holds further taps */
+    int32_t input_planes;   /* b1b1: bit-planes of the input, 1 for sign; else 0 */
+    int32_t weight_planes;  /* b1b1: bit-planes of the weight; else 0 */
+    int32_t table_channels; /* f32b1: channels that index one table; else 0 */
+    int32_t tables;         /* f32b1: tables in use at once; else 0 */
+    int32_t out_block;      /* output channels computed together; weights are padded to a multiple of it */
+    int32_t width_block;    /* output positions computed together */
+    int32_t unit_stride;    /* nonzero: stride must be 1 */
+    int32_t window_sum;     /* int8: nonzero: also sums each window, for weights with an offset */
     /* Shape this kernel was specialised for; all 0 for a generic kernel. */
     int64_t in_channels, out_channels, kernel_size, stride, dilation, groups;
 } qconv_kernel;
@@ -179,8 +185,8 @@ int qconv_cpu_supports(const char *target, const char **missing);
 qconv_status qconv_set_num_threads(int threads);
 int qconv_get_num_threads(void);
 
-/* Replaces the allocator of layers, packed weights and owned workspaces (not of the thread pool). allocate(bytes, context)
- * returns 64-byte aligned memory or NULL. Both NULL restore the default. Call while no layer exists. */
+/* Replaces the allocator of layers, packed weights and owned workspaces (not of the thread pool). allocate(bytes,
+ * context) returns 64-byte aligned memory or NULL. Both NULL restore the default. Call while no layer exists. */
 typedef void *(*qconv_allocate_fn)(size_t bytes, void *context);
 typedef void (*qconv_release_fn)(void *memory, void *context);
 qconv_status qconv_set_allocator(qconv_allocate_fn allocate, qconv_release_fn release, void *context);

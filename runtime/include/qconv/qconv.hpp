@@ -79,7 +79,7 @@ inline void pad_same(qconv_layer_config &config) {
 
 /// A layer with its weights packed. Movable, not copyable; forward may run on several threads at once.
 class Layer {
-  public:
+public:
     /// weight: out_channels * in_channels/groups * kernel_size values. bias: out_channels values, or empty; conv1d
     /// only.
     explicit Layer(const qconv_layer_config &config, std::span<const float> weight, std::span<const float> bias = {})
@@ -133,7 +133,7 @@ class Layer {
     /// For the C ABI; the layer stays the owner.
     qconv_layer *get() const { return layer_.get(); }
 
-  private:
+private:
     static void require_size(const char *name, std::size_t size, std::int64_t expected) {
         if (expected >= 0 && size == static_cast<std::size_t>(expected)) return;
         throw Error(QCONV_INVALID_ARGUMENT, std::string(name) + " has " + std::to_string(size) +
@@ -149,4 +149,4 @@ class Layer {
     std::int64_t out_channels_;
 };
 
-}  // namespace qconv
+} // namespace qconv
