@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "generators/emit.h"
+#include "tools/emit.h"
 #include "tools/layer_file.h"
 #include "tools/targets.h"
 

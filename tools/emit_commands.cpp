@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "generators/emit.h"
+#include "tools/emit.h"
 #include "tools/commands.h"
 #include "tools/errors.h"
 #include "tools/files.h"

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "generators/emit.h"
+#include "tools/emit.h"
 #include "qconv/qconv.h"
 
 namespace qconv::tools {

@@ -4,7 +4,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "generators/emit.h"
+#include "tools/emit.h"
 #include "qconv/qconv.h"
 #include "tools/commands.h"
 #include "tools/embedded.h"

@@ -1,4 +1,4 @@
-#include "emit.h"
+#include "tools/emit.h"
 
 #include <nlohmann/json.hpp>
 #include <stdexcept>
