@@ -17,6 +17,16 @@ const std::map<std::string, qconv_path> &paths() {
     return table;
 }
 
+/// Halide's exceptions are no std::exception; callers should not need to know.
+template <class Emit>
+void translating_errors(Emit emit) {
+    try {
+        emit();
+    } catch (const Halide::Error &error) {
+        throw std::runtime_error(error.what());
+    }
+}
+
 int32_t int_param(const KernelRow &row, const std::string &key, int32_t missing) {
     const auto found = row.params.find(key);
     if (found == row.params.end()) return missing;
@@ -81,16 +91,19 @@ void emit_kernel(const KernelRow &row, const std::string &halide_target, const S
         params["dilation"] = std::to_string(shape.dilation);
         params["groups"] = std::to_string(shape.groups);
     }
-    const auto generator = Halide::Internal::GeneratorRegistry::create(row.generator, Halide::GeneratorContext(target));
-    generator->set_generatorparam_values(params);
-    generator->build_module(function_name).compile({{Halide::OutputFileType::object, object_file.string()}});
+    translating_errors([&] {
+        const auto generator =
+            Halide::Internal::GeneratorRegistry::create(row.generator, Halide::GeneratorContext(target));
+        generator->set_generatorparam_values(params);
+        generator->build_module(function_name).compile({{Halide::OutputFileType::object, object_file.string()}});
+    });
 }
 
 void emit_halide_runtime(const std::string &halide_target, const std::filesystem::path &object_file) {
     using Halide::Target;
     const Target full(halide_target);
-    Halide::compile_standalone_runtime(
-        object_file.string(), Target(full.os, full.arch, full.bits, std::vector<Target::Feature>{Target::UserContext}));
+    const Target bare(full.os, full.arch, full.bits, std::vector<Target::Feature>{Target::UserContext});
+    translating_errors([&] { Halide::compile_standalone_runtime(object_file.string(), bare); });
 }
 
 } // namespace qconv

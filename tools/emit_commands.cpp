@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <memory>
 
-#include "tools/emit.h"
 #include "tools/commands.h"
+#include "tools/emit.h"
 #include "tools/errors.h"
 #include "tools/files.h"
 #include "tools/kernel_table.h"

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "tools/emit.h"
 #include "qconv/qconv.h"
+#include "tools/emit.h"
 
 namespace qconv::tools {
 

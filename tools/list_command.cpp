@@ -4,10 +4,10 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "tools/emit.h"
 #include "qconv/qconv.h"
 #include "tools/commands.h"
 #include "tools/embedded.h"
+#include "tools/emit.h"
 #include "tools/targets.h"
 #include "tools/text.h"
 
