@@ -4,6 +4,7 @@
 
 #include "config.h"
 #include "qconv/layout.h"
+#include "surrogate.h"
 
 namespace qconv {
 namespace {
@@ -50,6 +51,18 @@ const char *representation_mismatch(const qconv_kernel &kernel, Representation i
             break;
     }
     return "its path is unknown";
+}
+
+// What keeps the layer from a kernel of the forward pass.
+const char *forward_mismatch(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    if (kernel.word_bits > 0 && !packs_input(config)) return "it needs a sign or inputdorefa input quantizer";
+    const char *reason = representation_mismatch(kernel, input_representation(config), weight_representation(config));
+    if (reason != nullptr) return reason;
+    if (kernel.word_bits > 0 && word_taps(kernel) > 1 && channels_in_group(config) > kernel.word_channels) {
+        return "its words join fewer channels than a group has";
+    }
+    if (!int32_fits(kernel, config)) return "its int32 sums could overflow";
+    return nullptr;
 }
 
 std::int64_t magnitude(std::int64_t value) {
@@ -118,14 +131,24 @@ bool int32_fits(const qconv_kernel &kernel, const qconv_layer_config &config) {
 const char *mismatch(const qconv_kernel &kernel, const qconv_layer_config &config) {
     if (!shape_matches(kernel, config)) return "it was compiled for another shape";
     if (kernel.unit_stride != 0 && config.stride != 1) return "it needs stride 1";
-    if (kernel.word_bits > 0 && !packs_input(config)) return "it needs a sign or inputdorefa input quantizer";
-    const char *reason = representation_mismatch(kernel, input_representation(config), weight_representation(config));
-    if (reason != nullptr) return reason;
-    if (kernel.word_bits > 0 && word_taps(kernel) > 1 && channels_in_group(config) > kernel.word_channels) {
-        return "its words join fewer channels than a group has";
+    const bool lookup = kernel.path == QCONV_PATH_F32B1;
+    switch (kernel.op) {
+        case QCONV_OP_FORWARD:
+            return goes(config, QCONV_FORWARD) ? forward_mismatch(kernel, config)
+                                               : "the layer has no forward direction";
+        case QCONV_OP_GRAD_INPUT:
+            if (!goes(config, QCONV_GRAD_INPUT)) return "the layer has no grad_input direction";
+            return lookup && !weight_representation(config).binary() ? "it needs binary weights" : nullptr;
+        case QCONV_OP_GRAD_WEIGHT:
+            if (!goes(config, QCONV_GRAD_WEIGHT)) return "the layer has no grad_weight direction";
+            return lookup && !sign_input(config) ? "it needs inputs that save a state" : nullptr;
+        case QCONV_OP_SAVE_STATE:
+            if (!goes(config, QCONV_FORWARD)) return "the layer has no forward direction";
+            return saved(config) == QCONV_SAVES_STATE ? nullptr : "the layer saves no state";
+        case QCONV_OPS:
+            break;
     }
-    if (!int32_fits(kernel, config)) return "its int32 sums could overflow";
-    return nullptr;
+    return "its op is unknown";
 }
 
 } // namespace qconv

@@ -94,8 +94,8 @@ qconv_status qconv_layer_forward(const qconv_layer *layer, const float *x, int64
     });
 }
 
-const qconv_kernel *qconv_layer_kernel(const qconv_layer *layer) {
-    return layer == nullptr ? nullptr : &layer->kernel();
+const qconv_kernel *qconv_layer_kernel(const qconv_layer *layer, qconv_direction direction) {
+    return layer == nullptr ? nullptr : layer->kernel(direction);
 }
 
 size_t qconv_layer_packed_bytes(const qconv_layer *layer) {
@@ -119,6 +119,10 @@ const qconv_kernel *qconv_kernel_at(size_t index) {
 
 const char *qconv_path_name(qconv_path path) {
     return qconv::path_name(path);
+}
+
+const char *qconv_op_name(qconv_op op) {
+    return qconv::op_name(op);
 }
 
 int qconv_cpu_supports(const char *target, const char **missing) {

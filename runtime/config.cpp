@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -104,6 +105,8 @@ qconv_layer_config default_config(qconv_layer_kind kind) {
     const qconv_quantizer sign = default_quantizer(QCONV_SIGN);
     config.input_quantization = config.input_next = sign;
     config.weight_quantization = config.weight_next = sign;
+    config.gradient_cancellation_threshold = std::numeric_limits<float>::quiet_NaN();
+    config.directions = QCONV_FORWARD;
     return config;
 }
 
@@ -142,8 +145,13 @@ void check_config(const qconv_layer_config &config) {
     if (config.kind == QCONV_LAYER_CONV1D && config.pad_value != 0) {
         throw_invalid("pad_value", std::to_string(config.pad_value), "conv1d pads with 0");
     }
+    check_range("directions", config.directions, 1, QCONV_TRAINING);
     if (config.kind == QCONV_LAYER_QCONV1D) {
         check_mixed("input", config.input_quantization, config.input_next, config.input_mix);
+        if (config.gradient_cancellation_threshold < 0) {
+            throw_invalid("gradient_cancellation_threshold", std::to_string(config.gradient_cancellation_threshold),
+                          "it must be at least 0, or NaN for none");
+        }
     }
     if (config.kind != QCONV_LAYER_CONV1D) {
         check_mixed("weight", config.weight_quantization, config.weight_next, config.weight_mix);

@@ -119,7 +119,7 @@ LayerPointer create_layer(const qconv_layer_config &config, const float *weight,
 
 qconv_layer::qconv_layer(const qconv_layer_config &config, const float *weight, const float *bias)
     : config_(config),
-      kernel_(&qconv::select_kernel(config, qconv::cpu_features())),
+      kernel_(&qconv::select_kernel(config, QCONV_OP_FORWARD, qconv::cpu_features())),
       input_(qconv::input_quantizer(config)),
       packed_(qconv::pack_layer(*kernel_, config,
                                 qconv::as_span(weight, config.out_channels * qconv::window_elements(config)),

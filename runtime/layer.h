@@ -41,7 +41,10 @@ public:
     void forward(const float *x, std::int64_t batch, std::int64_t width, float *y, void *workspace,
                  std::size_t workspace_bytes) const;
 
-    const qconv_kernel &kernel() const { return *kernel_; }
+    /// NULL for a direction that the layer was not created for.
+    const qconv_kernel *kernel(qconv_direction direction) const {
+        return direction == QCONV_FORWARD ? kernel_ : nullptr;
+    }
     std::size_t packed_bytes() const { return packed_.bytes(); }
 
 private:

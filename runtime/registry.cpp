@@ -34,7 +34,7 @@ bool same_identity(const qconv_kernel &a, const qconv_kernel &b) {
 bool same_content(const qconv_kernel &a, const qconv_kernel &b) {
     const auto fields = [](const qconv_kernel &k) {
         return std::tuple_cat(
-            std::make_tuple(k.path, k.call, k.word_bits, k.element_bits, k.word_channels),
+            std::make_tuple(k.op, k.path, k.call, k.word_bits, k.element_bits, k.word_channels),
             std::make_tuple(k.input_planes, k.weight_planes, k.table_channels, k.tables),
             std::make_tuple(k.out_block, k.width_block, k.unit_stride, k.window_sum),
             std::make_tuple(k.in_channels, k.out_channels, k.kernel_size, k.stride, k.dilation, k.groups));
@@ -44,8 +44,12 @@ bool same_content(const qconv_kernel &a, const qconv_kernel &b) {
 
 // NULL if the layout fields make sense together.
 const char *layout_defect(const qconv_kernel &k) {
+    if (op_name(k.op) == nullptr) return "op is unknown";
+    if (path_name(k.path) == nullptr) return "path is unknown";
+    if (k.op == QCONV_OP_SAVE_STATE) return nullptr;
     if (k.out_block < 1 || k.width_block < 1) return "out_block and width_block must be at least 1";
     const bool words = k.path == QCONV_PATH_B1B1 || k.path == QCONV_PATH_INT8;
+    if (words && k.op != QCONV_OP_FORWARD) return "gradients are on the float paths";
     if (!words && (k.word_bits != 0 || k.element_bits != 0)) return "a float path has no words";
     if (words && (k.word_channels < 1 || k.element_bits < 1 || k.word_bits % (k.element_bits * k.word_channels) != 0)) {
         return "word_bits must be a multiple of element_bits * word_channels";
@@ -72,7 +76,7 @@ const char *layout_defect(const qconv_kernel &k) {
         case QCONV_PATHS:
             break;
     }
-    return "path is unknown";
+    return nullptr;
 }
 
 std::string full_name(const qconv_kernel &kernel) {
@@ -120,16 +124,32 @@ struct Rank {
     }
 };
 
+// The field that forces a kernel of this op; the kernel that saves states follows the forward kernel.
+struct ForcedField {
+    const char *name, *value;
+};
+
+ForcedField forced_field(const qconv_layer_config &config, qconv_op op) {
+    switch (op) {
+        case QCONV_OP_GRAD_INPUT:
+            return {"grad_input_kernel", config.grad_input_kernel};
+        case QCONV_OP_GRAD_WEIGHT:
+            return {"grad_weight_kernel", config.grad_weight_kernel};
+        default:
+            return {"kernel", config.kernel};
+    }
+}
+
 // Why nothing was chosen, from what the search saw.
 struct Search {
     std::size_t registered = 0;
-    std::size_t allowed = 0;              // by what is forced
+    std::size_t allowed = 0;              // of this op, by what is forced
     const qconv_kernel *unfit = nullptr;  // an allowed kernel that cannot serve the layer
     const qconv_kernel *barred = nullptr; // one that could, but for the CPU
 };
 
-[[noreturn]] void throw_no_kernel(const qconv_layer_config &config, const Forced &forced, const Search &search,
-                                  CpuFeatures features) {
+[[noreturn]] void throw_no_kernel(const qconv_layer_config &config, qconv_op op, const Forced &forced,
+                                  const Search &search, CpuFeatures features) {
     if (search.registered == 0) {
         throw Error(
             QCONV_NO_KERNEL,
@@ -137,9 +157,12 @@ struct Search {
             "compiled layers and call their NAME_register()");
     }
     const std::string count = std::to_string(search.registered);
+    const std::string kernels = std::string(op_name(op)) + " kernel";
+    const ForcedField field = forced_field(config, op);
     if (search.allowed == 0) {
-        throw Error(QCONV_NO_KERNEL, "kernel is \"" + std::string(config.kernel) + "\"; none of the " + count +
-                                         " registered kernels has that name and target");
+        const std::string what = forced.any() ? std::string(field.name) + " is \"" + field.value + "\"; " : "";
+        throw Error(QCONV_NO_KERNEL, what + "none of the " + count + " registered kernels is a " + kernels +
+                                         (forced.any() ? " of that name and target" : ""));
     }
     if (search.barred != nullptr) {
         const std::string missing = missing_feature(*find_target(search.barred->target), features);
@@ -148,10 +171,12 @@ struct Search {
     }
     const char *reason = mismatch(*search.unfit, config);
     const std::string why = full_name(*search.unfit) + ": " + (reason != nullptr ? reason : "it does not fit");
-    if (forced.any())
-        throw Error(QCONV_NO_KERNEL, "kernel \"" + std::string(config.kernel) + "\" cannot serve this layer; " + why);
-    throw Error(QCONV_NO_KERNEL,
-                "none of the " + count + " registered kernels serves this layer; the last one, " + why);
+    if (forced.any()) {
+        throw Error(QCONV_NO_KERNEL,
+                    std::string(field.name) + " \"" + field.value + "\" cannot serve this layer; " + why);
+    }
+    throw Error(QCONV_NO_KERNEL, "none of the " + count + " registered kernels serves this layer as its " + kernels +
+                                     "; the last one, " + why);
 }
 
 } // namespace
@@ -167,6 +192,22 @@ const char *path_name(qconv_path path) noexcept {
         case QCONV_PATH_F32F32:
             return "f32f32";
         case QCONV_PATHS:
+            break;
+    }
+    return nullptr;
+}
+
+const char *op_name(qconv_op op) noexcept {
+    switch (op) {
+        case QCONV_OP_FORWARD:
+            return "forward";
+        case QCONV_OP_GRAD_INPUT:
+            return "grad_input";
+        case QCONV_OP_GRAD_WEIGHT:
+            return "grad_weight";
+        case QCONV_OP_SAVE_STATE:
+            return "save_state";
+        case QCONV_OPS:
             break;
     }
     return nullptr;
@@ -208,15 +249,15 @@ bool specialised(const qconv_kernel &kernel) {
     return kernel.in_channels != 0;
 }
 
-const qconv_kernel &select_kernel(const qconv_layer_config &config, CpuFeatures features) {
+const qconv_kernel &select_kernel(const qconv_layer_config &config, qconv_op op, CpuFeatures features) {
     Registry &shared = registry();
     const std::shared_lock lock(shared.mutex);
-    const Forced forced(config.kernel);
+    const Forced forced(forced_field(config, op).value);
     Search search{.registered = shared.rows.size()};
     const qconv_kernel *best = nullptr;
     Rank best_rank{};
     for (const qconv_kernel *kernel : shared.rows) {
-        if (!forced.allows(*kernel)) continue;
+        if (kernel->op != op || !forced.allows(*kernel)) continue;
         ++search.allowed;
         const double cost = mismatch(*kernel, config) == nullptr ? estimate_cost(*kernel, config) : INFINITY;
         if (!std::isfinite(cost)) {
@@ -232,7 +273,7 @@ const qconv_kernel &select_kernel(const qconv_layer_config &config, CpuFeatures 
         best = kernel;
         best_rank = rank;
     }
-    if (best == nullptr) throw_no_kernel(config, forced, search, features);
+    if (best == nullptr) throw_no_kernel(config, op, forced, search, features);
     return *best;
 }
 

@@ -10,6 +10,7 @@
 namespace qconv {
 
 const char *path_name(qconv_path path) noexcept;
+const char *op_name(qconv_op op) noexcept;
 
 /// All or nothing: throws, and adds none, when a row is malformed or a different kernel of its name and target exists.
 /// Rows that are registered already are passed over.
@@ -21,8 +22,9 @@ const qconv_kernel *kernel_at(std::size_t index);
 /// Whether the kernel was compiled for one layer's shape.
 bool specialised(const qconv_kernel &kernel);
 
-/// The kernel for a checked configuration: what config.kernel forces ("NAME", "NAME@TARGET" or "@TARGET"), else
-/// specialised before generic, then the preferred target, then the least estimated cost. Throws when there is none.
-const qconv_kernel &select_kernel(const qconv_layer_config &config, CpuFeatures features);
+/// The kernel of one op for a checked configuration whose directions include it: what the configuration forces for that
+/// direction ("NAME", "NAME@TARGET" or "@TARGET"), else specialised before generic, then the preferred target, then the
+/// least estimated cost. Throws when there is none.
+const qconv_kernel &select_kernel(const qconv_layer_config &config, qconv_op op, CpuFeatures features);
 
 } // namespace qconv

@@ -9,6 +9,7 @@
 #include "config.h"
 #include "cpu_features.h"
 #include "qconv/layout.h"
+#include "select_backward.h"
 
 namespace qconv {
 namespace {
@@ -73,6 +74,8 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
 
 double estimate_cost(const qconv_kernel &kernel, const qconv_layer_config &config) {
     if (mismatch(kernel, config) != nullptr) return std::numeric_limits<double>::infinity();
+    if (kernel.op == QCONV_OP_SAVE_STATE) return 1; // one a target
+    if (kernel.op != QCONV_OP_FORWARD) return estimate_backward_cost(kernel, config);
     const double vector_bits = find_target(kernel.target)->vector_bits;
     const Sizes size{
         .channels = static_cast<double>(channels_in_group(config)),

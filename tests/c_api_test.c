@@ -74,7 +74,7 @@ static void test_layer(void) {
     CHECK(qconv_layer_width_out(layer, WIDTH, &width_out) == QCONV_OK);
     CHECK(width_out == WIDTH_OUT);
     CHECK(qconv_layer_packed_bytes(layer) > 0);
-    kernel = qconv_layer_kernel(layer);
+    kernel = qconv_layer_kernel(layer, QCONV_FORWARD);
     CHECK(kernel != NULL && kernel->name != NULL && qconv_cpu_supports(kernel->target, NULL));
     CHECK(qconv_layer_workspace_size(layer, BATCH, WIDTH, &bytes) == QCONV_OK);
 

@@ -49,7 +49,8 @@ public:
     /// Forced on each generic kernel of the target that serves the case.
     void run_forced(const Shape &shape, const Pair &pair, float pad, Data data, uint64_t stream) {
         std::optional<LayerCase> c;
-        qconv_layer_config config{};
+        qconv_layer_config config;
+        qconv_layer_config_init(&config, pair.kind);
         apply(pair, config);
         test::apply(shape, config);
         config.pad_value = pad;
@@ -67,7 +68,7 @@ public:
         std::string error;
         const LayerPtr layer = c.create(kernel, &error);
         if (layer == nullptr) return fail(c, kernel, "create: " + error);
-        const qconv_kernel *used = qconv_layer_kernel(layer.get());
+        const qconv_kernel *used = qconv_layer_kernel(layer.get(), QCONV_FORWARD);
         if (kernel != nullptr &&
             (std::strcmp(used->name, kernel->name) != 0 || std::strcmp(used->target, kernel->target) != 0)) {
             return fail(c, kernel, std::string("the layer uses ") + used->name + " on " + used->target);

@@ -131,7 +131,7 @@ TEST_CASE("registry: the best target of this CPU", "[registry]") {
             const std::string force = std::string("@") + target.name;
             qconv_layer *layer = nullptr;
             REQUIRE(qconv_layer_create(&config, weight.data(), nullptr, &layer) == QCONV_OK);
-            CHECK(std::string(qconv_layer_kernel(layer)->target) == best->name);
+            CHECK(std::string(qconv_layer_kernel(layer, QCONV_FORWARD)->target) == best->name);
             qconv_layer_destroy(layer);
             layer = nullptr;
             config.kernel = force.c_str();
@@ -139,7 +139,7 @@ TEST_CASE("registry: the best target of this CPU", "[registry]") {
             const LayerPtr owner(layer);
             if (supported) {
                 REQUIRE(status == QCONV_OK);
-                CHECK(std::string(qconv_layer_kernel(layer)->target) == target.name);
+                CHECK(std::string(qconv_layer_kernel(layer, QCONV_FORWARD)->target) == target.name);
             } else {
                 CHECK(status == QCONV_UNSUPPORTED_CPU);
                 CHECK(names(qconv_last_error(), missing));
@@ -160,7 +160,7 @@ TEST_CASE("registry: a lesser CPU gets lesser kernels", "[registry]") {
         qconv_layer *layer = nullptr;
         REQUIRE(qconv_layer_create(&config, weight.data(), nullptr, &layer) == QCONV_OK);
         const LayerPtr owner(layer);
-        CHECK(std::string(qconv_layer_kernel(layer)->target) == target.name);
+        CHECK(std::string(qconv_layer_kernel(layer, QCONV_FORWARD)->target) == target.name);
     }
     const PretendCpu none{CpuFeatures{}};
     qconv_layer *layer = nullptr;
@@ -173,7 +173,7 @@ TEST_CASE("registry: the choice, by target and estimated cost", "[registry]") {
     for (const KernelTarget &target : kernel_targets()) {
         for (int path = 0; path < QCONV_PATHS; ++path) {
             const qconv_layer_config config = config_of(kPairOfPath[path]);
-            const qconv_kernel &chosen = select_kernel(config, target.needs);
+            const qconv_kernel &chosen = select_kernel(config, QCONV_OP_FORWARD, target.needs);
             INFO(target.name << ", " << kPairOfPath[path] << ": " << chosen.name);
             CHECK(std::string(chosen.target) == target.name);
             // Where 8-bit products cost as much as float ones, either will do; the other paths have no rival.
@@ -181,7 +181,7 @@ TEST_CASE("registry: the choice, by target and estimated cost", "[registry]") {
         }
         for (const Pair &pair : pairs()) {
             qconv_layer_config config = config_of(pair.name);
-            const qconv_kernel &chosen = select_kernel(config, target.needs);
+            const qconv_kernel &chosen = select_kernel(config, QCONV_OP_FORWARD, target.needs);
             CHECK(chosen.in_channels == 0);
             const double cost = estimate_cost(chosen, config);
             CHECK(std::isfinite(cost));
@@ -209,14 +209,16 @@ TEST_CASE("registry: forced kernels", "[registry]") {
             const bool serves = mismatch(kernel, config) == nullptr && std::isfinite(estimate_cost(kernel, config));
             INFO(name << " for " << pair);
             if (serves) {
-                CHECK(&select_kernel(config, everything()) == &kernel);
-                const std::string text =
-                    failure(QCONV_UNSUPPORTED_CPU, [&] { select_kernel(config, CpuFeatures{CpuFeature::Sse3}); });
+                CHECK(&select_kernel(config, QCONV_OP_FORWARD, everything()) == &kernel);
+                const std::string text = failure(QCONV_UNSUPPORTED_CPU, [&] {
+                    select_kernel(config, QCONV_OP_FORWARD, CpuFeatures{CpuFeature::Sse3});
+                });
                 CHECK(names(text, "ssse3"));
                 config.kernel = kernel.name; // on any target
-                CHECK(std::string(select_kernel(config, everything()).name) == kernel.name);
+                CHECK(std::string(select_kernel(config, QCONV_OP_FORWARD, everything()).name) == kernel.name);
             } else {
-                const std::string text = failure(QCONV_NO_KERNEL, [&] { select_kernel(config, everything()); });
+                const std::string text =
+                    failure(QCONV_NO_KERNEL, [&] { select_kernel(config, QCONV_OP_FORWARD, everything()); });
                 CHECK(names(text, name));
             }
         }
@@ -226,7 +228,7 @@ TEST_CASE("registry: forced kernels", "[registry]") {
         config.kernel = unknown;
         if (std::strlen(unknown) < 2) continue; // forces nothing
         INFO(unknown);
-        CHECK(names(failure(QCONV_NO_KERNEL, [&] { select_kernel(config, everything()); }), unknown));
+        CHECK(names(failure(QCONV_NO_KERNEL, [&] { select_kernel(config, QCONV_OP_FORWARD, everything()); }), unknown));
     }
 }
 
@@ -263,7 +265,7 @@ int never_called(void **) {
 /// The best generic sign kernel of a target, bound to the shape only this file uses.
 qconv_kernel specialised_row(const char *name, const char *target) {
     const qconv_layer_config config = config_of("sign/sign");
-    qconv_kernel row = select_kernel(config, find_target(target)->needs);
+    qconv_kernel row = select_kernel(config, QCONV_OP_FORWARD, find_target(target)->needs);
     row.name = name;
     row.call = never_called;
     row.in_channels = row.out_channels = kOddChannels;
@@ -283,18 +285,19 @@ TEST_CASE("registry: specialised before generic", "[registry]") {
 
     qconv_layer_config config = config_of("sign/sign");
     config.in_channels = config.out_channels = kOddChannels;
-    CHECK(&select_kernel(config, find_target("sse41")->needs) == &rows[0]);
-    CHECK(&select_kernel(config, find_target("avx2")->needs) == &rows[1]);
-    CHECK(&select_kernel(config, everything()) == &rows[1]); // ahead of a generic kernel of a better target
+    CHECK(&select_kernel(config, QCONV_OP_FORWARD, find_target("sse41")->needs) == &rows[0]);
+    CHECK(&select_kernel(config, QCONV_OP_FORWARD, find_target("avx2")->needs) == &rows[1]);
+    CHECK(&select_kernel(config, QCONV_OP_FORWARD, everything()) ==
+          &rows[1]); // ahead of a generic kernel of a better target
     config.kernel = "@avx512";
-    CHECK(select_kernel(config, everything()).in_channels == 0);
+    CHECK(select_kernel(config, QCONV_OP_FORWARD, everything()).in_channels == 0);
     config.kernel = nullptr;
 
     // One constant off, and the generic kernel serves.
     const auto generic_when = [&](int64_t qconv_layer_config::*field, int64_t value) {
         qconv_layer_config other = config;
         other.*field = value;
-        return select_kernel(other, everything()).in_channels == 0;
+        return select_kernel(other, QCONV_OP_FORWARD, everything()).in_channels == 0;
     };
     CHECK(generic_when(&qconv_layer_config::in_channels, kOddChannels + 1));
     CHECK(generic_when(&qconv_layer_config::out_channels, kOddChannels + 1));

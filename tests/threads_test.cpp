@@ -30,7 +30,7 @@ struct Known {
         REQUIRE(layer != nullptr);
         REQUIRE(run(y.data()) == QCONV_OK);
         INFO(c.describe());
-        REQUIRE(c.check(qconv_layer_kernel(layer.get())->path, y.data()) == "");
+        REQUIRE(c.check(qconv_layer_kernel(layer.get(), QCONV_FORWARD)->path, y.data()) == "");
     }
 
     qconv_status run(float *into) const {

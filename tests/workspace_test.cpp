@@ -72,7 +72,7 @@ TEST_CASE("workspace: the size asked for suffices, and a byte less is an error",
             REQUIRE(qconv_layer_workspace_size(layer.get(), kShape.batch, kShape.width, &bytes) == QCONV_OK);
             GuardedRun guarded;
             CHECK(guarded.forward(layer.get(), c, GuardedArena::Edge::End, false) == "");
-            CHECK(c.check(qconv_layer_kernel(layer.get())->path, guarded.y()) == "");
+            CHECK(c.check(qconv_layer_kernel(layer.get(), QCONV_FORWARD)->path, guarded.y()) == "");
             CHECK(counter.allocations == created);
 
             if (bytes == 0) continue;
@@ -155,7 +155,7 @@ TEST_CASE("workspace: an allocator that fails", "[workspace]") {
                 }
                 complete = status == QCONV_OK;
                 if (complete) {
-                    CHECK(c.check(qconv_layer_kernel(layer)->path, y.data()) == "");
+                    CHECK(c.check(qconv_layer_kernel(layer, QCONV_FORWARD)->path, y.data()) == "");
                 } else {
                     CHECK(status == QCONV_OUT_OF_MEMORY);
                     CHECK(std::string(qconv_last_error()) != "");
@@ -164,7 +164,7 @@ TEST_CASE("workspace: an allocator that fails", "[workspace]") {
                     if (layer != nullptr) {
                         CHECK(qconv_layer_forward(layer, c.x().data(), kShape.batch, kShape.width, y.data(), nullptr,
                                                   0) == QCONV_OK);
-                        CHECK(c.check(qconv_layer_kernel(layer)->path, y.data()) == "");
+                        CHECK(c.check(qconv_layer_kernel(layer, QCONV_FORWARD)->path, y.data()) == "");
                     }
                 }
             }

@@ -43,7 +43,7 @@ void BenchKernels::choose_all(const std::vector<BenchRow> &rows, const std::stri
         config.kernel = choice.c_str();
         // A row that no kernel serves is reported when its turn comes, by the layer it cannot create.
         try {
-            choice = std::string(select_kernel(config, cpu_features()).name) + "@" + target_;
+            choice = std::string(select_kernel(config, QCONV_OP_FORWARD, cpu_features()).name) + "@" + target_;
         } catch (const std::exception &) {
         }
         choices_[kind].push_back(choice);

@@ -40,7 +40,7 @@ public:
     /// oracle. Returns the number of outputs compared; throws Error when one is out of tolerance.
     size_t verify();
     void forward();
-    const qconv_kernel &kernel() const { return *qconv_layer_kernel(layer_.get()); }
+    const qconv_kernel &kernel() const { return *qconv_layer_kernel(layer_.get(), QCONV_FORWARD); }
     const qconv_layer &layer() const { return *layer_; }
     size_t packed_bytes() const { return qconv_layer_packed_bytes(layer_.get()); }
     double macs() const;

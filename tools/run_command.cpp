@@ -105,7 +105,7 @@ void run(const Options &options) {
     }
     write_npy(options.output, shape, y);
 
-    const qconv_kernel &kernel = *qconv_layer_kernel(created);
+    const qconv_kernel &kernel = *qconv_layer_kernel(created, QCONV_FORWARD);
     if (options.json) {
         const nlohmann::ordered_json json = {{"layer", layer.name},
                                              {"kernel", kernel.name},

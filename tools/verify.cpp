@@ -93,7 +93,7 @@ public:
             return result;
         }
         const std::unique_ptr<qconv_layer, void (*)(qconv_layer *)> handle(created, qconv_layer_destroy);
-        const qconv_kernel &used = *qconv_layer_kernel(created);
+        const qconv_kernel &used = *qconv_layer_kernel(created, QCONV_FORWARD);
         result.kernel = used.name, result.path = qconv_path_name(used.path), result.target = used.target;
         if (settings.specialised != (used.in_channels > 0)) {
             result.problem =

@@ -35,6 +35,7 @@ void force_kernel(qconv_layer_config &config, const qconv_kernel &kernel, std::s
 LayerCase::LayerCase(const Shape &shape, const Pair &pair, float pad_value, Data data, uint64_t stream,
                      int64_t products)
     : shape_(shape), pair_name_(pair.name), data_(data) {
+    qconv_layer_config_init(&config_, pair.kind);
     apply(pair, config_);
     test::apply(shape, config_);
     config_.pad_value = pad_value;

@@ -106,4 +106,101 @@ enum class ForwardArg : int {
     Count
 };
 
+// Saved state of a layer with sign-type inputs: uint32 [words, 2, Cg, groups, batch], words = ceil(width / 32). Bit b
+// of word v is position 32 v + b; plane 0 has the sign of x (1 is +1), plane 1 is 1 where the gradient passes. Bits
+// past the width are 0.
+constexpr int64_t state_words(int64_t width) {
+    return ceil_div(width, 32);
+}
+
+// grad_input. Position i = j * stride + e of x (e: its phase, 0 <= e < stride) receives, for every tap k that reaches
+// it, i.e. (e + pad_left - k * dilation) divisible by stride,
+//     gx[i, c] = factor(x[i, c]) * sum over k, o of gy[j + shift_k, o] * qw(o, c, k),
+//     shift_k = (e + pad_left - k * dilation) / stride.
+// Taps are sorted by phase, ascending k in a phase: entry t of TapShift has the shift, and phase e owns the entries
+// PhaseStart[e] <= t < PhaseStart[e + 1]. (With stride 1 there is one phase and t is k.) gy is 0 outside
+// 0..width_out-1.
+//
+// Packed weights, T = kernel_size entries in the order of TapShift:
+//   f32b1   uint8 [tables, T, Cg, chunks, groups]: bit b of entry (u, t, c, z, g) is the sign of output channel
+//           (z * tables + u) * table_channels + b; chunks = ceil(Og / (tables * table_channels))
+//   f32f32  float [out_block, T, Og, blocks, groups]: input channel c is (c % out_block) of out_block number
+//           (c / out_block); missing ones are 0; blocks = ceil(Cg / out_block)
+enum class Surrogate : int {
+    One,       // factor 1; neither x nor the state is read
+    FromState, // factor 1 or 0, plane 1 of the state
+    FromInput, // factor [|x| <= threshold] * ((1 - mix) * dq(x) + mix * dnext(x))
+};
+
+enum class GradInputArg : int {
+    UserContext, // void *: a CallContext
+    GradOutput,  // float   [width_out, Og, groups, batch]
+    Weight,      // see above
+    TapShift,    // int32   [kernel_size]
+    PhaseStart,  // int32   [stride + 1]
+    X,           // float   [width, Cg, groups, batch]; host may be null unless FromInput
+    State,       // uint32  [words, 2, Cg, groups, batch]; host may be null unless FromState
+    Stride,      // int32
+    TileWidth,   // int32   columns j per task; a multiple of width_block and of 32
+    ShiftMin,    // int32   least and greatest of TapShift
+    ShiftMax,    // int32
+    Factor,      // int32   a Surrogate
+    Threshold,   // float   +infinity would still stop NaN: NaN switches the comparison off
+    Quantizer,   // int32   qconv_quantizer_kind, whose derivative is taken
+    Beta,        // float   swishsign
+    Next,        // int32
+    NextBeta,    // float
+    Mix,         // float
+    GradInput,   // float   [width, Cg, groups, batch]
+    Count
+};
+
+// grad_weight. With xq the quantized and padded input, for every o, c, k:
+//     gw[o, c, k] = factor(W[o, c, k]) * sum over n, w of gy[n, o, w] * xq[n, c, w * stride + k * dilation]
+// The input comes from the state's signs (FromState), or from x (FromInput). Path f32b1 needs the state: it pads with
+// -1 and adds pad_delta = pad_value + 1 times the sum of gy over the outputs whose tap k falls outside x.
+enum class GradWeightArg : int {
+    UserContext,  // void *: a CallContext
+    GradOutput,   // float   [width_out, Og, groups, batch]
+    X,            // float   [width, Cg, groups, batch]; host may be null unless FromInput
+    State,        // uint32  [words, 2, Cg, groups, batch]; host may be null unless FromState
+    Weight,       // float   [kernel_size, Cg, Og, groups], as the layer got it; host may be null if WeightFactor is One
+    KernelSize,   // int32
+    Stride,       // int32
+    Dilation,     // int32
+    PadLeft,      // int32
+    TileWidth,    // int32   output positions summed per pass; a multiple of width_block
+    TileChannels, // int32   input channels of a group per task
+    EdgeLeft,     // int32   f32b1: as in ForwardArg, for pad_delta
+    EdgeRight,    // int32
+    PadDelta,     // float   f32b1
+    PadValue,     // float   f32f32
+    Source,       // int32   a Surrogate: FromState or FromInput
+    Quantizer,    // int32   input quantizer, as in ForwardArg; f32f32 from x only
+    Levels,       // float
+    Divisor,      // float
+    Next,         // int32
+    NextLevels,   // float
+    NextDivisor,  // float
+    Mix,          // float
+    WeightFactor, // int32   a Surrogate: One, or FromInput (of the weight: its quantizer's derivative, no threshold)
+    WeightQuantizer, // int32
+    WeightBeta,      // float
+    WeightNext,      // int32
+    WeightNextBeta,  // float
+    WeightMix,       // float
+    GradWeight,      // float   [kernel_size, Cg, Og, groups]
+    Count
+};
+
+// save_state.
+enum class SaveStateArg : int {
+    UserContext, // void *: a CallContext
+    X,           // float   [width, Cg, groups, batch]
+    Quantizer,   // int32   a sign-type input quantizer: QCONV_SIGN or QCONV_STEHEAVISIDE
+    Threshold,   // float   NaN: none. steheaviside also masks |x| > 1
+    State,       // uint32  [words, 2, Cg, groups, batch]
+    Count
+};
+
 } // namespace qconv

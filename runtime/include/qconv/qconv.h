@@ -76,6 +76,14 @@ typedef enum qconv_layer_kind {
     QCONV_LAYER_KINDS = 3
 } qconv_layer_kind;
 
+/* What a layer is asked for; a bit set. Weights are packed once for each direction named. */
+typedef enum qconv_direction {
+    QCONV_FORWARD = 1,
+    QCONV_GRAD_INPUT = 2,
+    QCONV_GRAD_WEIGHT = 4, /* and grad_bias */
+    QCONV_TRAINING = 7     /* all of them */
+} qconv_direction;
+
 typedef struct qconv_layer_config {
     qconv_layer_kind kind;
     int64_t in_channels;  /* >= 1, a multiple of groups */
@@ -96,9 +104,14 @@ typedef struct qconv_layer_config {
     qconv_quantizer weight_quantization; /* QConv1d and QConv1d_NoAct */
     qconv_quantizer weight_next;
     float weight_mix;
+    /* QConv1d: grad_input is 0 where |x| exceeds this (and where x is NaN). NaN, the default, switches it off. */
+    float gradient_cancellation_threshold;
+    uint32_t directions; /* of qconv_direction; QCONV_FORWARD by default */
     /* Name of the one kernel to use (see qconv_kernel_at), or NULL for the best: specialised before generic, then by
-     * estimated cost among those this CPU supports. */
+     * estimated cost among those this CPU supports. One for each direction. */
     const char *kernel;
+    const char *grad_input_kernel;
+    const char *grad_weight_kernel;
 } qconv_layer_config;
 
 /* kernel_size 1, stride 1, no padding, dilation 1, groups 1, pad_value -1 (0 for conv1d), sign quantizers, no kernel.
@@ -130,10 +143,43 @@ qconv_status qconv_layer_workspace_size(const qconv_layer *layer, int64_t batch,
 qconv_status qconv_layer_forward(const qconv_layer *layer, const float *x, int64_t batch, int64_t width, float *y,
                                  void *workspace, size_t workspace_bytes);
 
-/* The kernel a layer uses, and the bytes its packed weights take. */
+/* Takes new weights (and bias, for conv1d) into the same layer, as create did. No other call may use the layer then. */
+qconv_status qconv_layer_set_weights(qconv_layer *layer, const float *weight, const float *bias);
+
+/* The kernel a layer uses in one direction (exactly one bit; NULL if the layer was not created for it), and the bytes
+ * its packed weights take, all directions together. */
 struct qconv_kernel;
-const struct qconv_kernel *qconv_layer_kernel(const qconv_layer *layer);
+const struct qconv_kernel *qconv_layer_kernel(const qconv_layer *layer, qconv_direction direction);
 size_t qconv_layer_packed_bytes(const qconv_layer *layer);
+
+/* ---- training -------------------------------------------------------------------------------------------------- */
+
+/* What backward needs from the forward pass, given the layer's directions. */
+typedef enum qconv_saved {
+    QCONV_SAVES_NOTHING = 0, /* neither x nor a state: grad_input of conv1d and QConv1d_NoAct */
+    QCONV_SAVES_STATE = 1,   /* 2 bits an element, written by forward_training; x may be dropped */
+    QCONV_SAVES_INPUT = 2    /* x itself: keep it until backward */
+} qconv_saved;
+qconv_saved qconv_layer_saved(const qconv_layer *layer);
+/* Bytes of the state for this input size; 0 unless the layer saves a state. */
+qconv_status qconv_layer_state_size(const qconv_layer *layer, int64_t batch, int64_t width, size_t *bytes);
+/* Bytes of scratch that forward_training and backward need for this input size at the present thread setting. */
+qconv_status qconv_layer_training_workspace_size(const qconv_layer *layer, int64_t batch, int64_t width, size_t *bytes);
+
+/* Forward, and the state where the layer saves one: state_size bytes, 4-byte aligned; else state is ignored and may be
+ * NULL. y is what qconv_layer_forward gives. */
+qconv_status qconv_layer_forward_training(const qconv_layer *layer, const float *x, int64_t batch, int64_t width,
+                                          float *y, void *state, size_t state_bytes, void *workspace,
+                                          size_t workspace_bytes);
+
+/* Straight-through gradients from grad_output [batch, out_channels, width_out]: grad_input, shaped as x; grad_weight,
+ * shaped as weight; grad_bias [out_channels], conv1d only. A NULL output is not computed. Outputs are overwritten, not
+ * added to. Pass what the layer saves: x where it saves the input, state where it saves a state; the other is ignored
+ * and may be NULL. An output of no elements in the batch (batch 0) is filled with zeros. The same input gives the same
+ * bits at any number of threads. Weights must not have been set anew since the forward pass. */
+qconv_status qconv_layer_backward(const qconv_layer *layer, const float *x, const void *state, size_t state_bytes,
+                                  const float *grad_output, int64_t batch, int64_t width, float *grad_input,
+                                  float *grad_weight, float *grad_bias, void *workspace, size_t workspace_bytes);
 
 /* ---- registry -------------------------------------------------------------------------------------------------- */
 
@@ -145,10 +191,19 @@ typedef enum qconv_path {
     QCONV_PATHS = 4
 } qconv_path;
 
+typedef enum qconv_op {
+    QCONV_OP_FORWARD = 0,
+    QCONV_OP_GRAD_INPUT = 1,
+    QCONV_OP_GRAD_WEIGHT = 2,
+    QCONV_OP_SAVE_STATE = 3, /* signs and masks of x, for backward */
+    QCONV_OPS = 4
+} qconv_op;
+
 /* One compiled kernel. The layout fields say how weights must be packed for it (runtime/include/qconv/layout.h). */
 typedef struct qconv_kernel {
     const char *name;   /* unique within a target: see docs/names.md */
     const char *target; /* "sse41", "avx2", "avx512", "avx512_zen4" */
+    qconv_op op;
     qconv_path path;
     int (*call)(void **arguments); /* Halide's argv entry */
     /* Layout. */
@@ -157,10 +212,11 @@ typedef struct qconv_kernel {
     int32_t word_channels;  /* channels joined in one word; the rest of the word holds further taps */
     int32_t input_planes;   /* b1b1: bit-planes of the input, 1 for sign; else 0 */
     int32_t weight_planes;  /* b1b1: bit-planes of the weight; else 0 */
-    int32_t table_channels; /* f32b1: channels that index one table; else 0 */
+    int32_t table_channels; /* f32b1: channels (grad_weight: positions) that index one table; else 0 */
     int32_t tables;         /* f32b1: tables in use at once; else 0 */
-    int32_t out_block;      /* output channels computed together; weights are padded to a multiple of it */
-    int32_t width_block;    /* output positions computed together */
+    int32_t out_block;      /* channels of the result (grad_weight: output channels) computed together; weights are
+                             * padded to a multiple of it */
+    int32_t width_block;    /* positions of the result computed together; grad_weight: summed together */
     int32_t unit_stride;    /* nonzero: stride must be 1 */
     int32_t window_sum;     /* int8: nonzero: also sums each window, for weights with an offset */
     /* Shape this kernel was specialised for; all 0 for a generic kernel. */
@@ -174,6 +230,7 @@ qconv_status qconv_register_generic_kernels(void);
 size_t qconv_kernel_count(void);
 const qconv_kernel *qconv_kernel_at(size_t index); /* NULL past the end */
 const char *qconv_path_name(qconv_path path);      /* "b1b1", ... */
+const char *qconv_op_name(qconv_op op);            /* "forward", "grad_input", "grad_weight", "save_state" */
 
 /* ---- process settings ------------------------------------------------------------------------------------------ */
 

@@ -126,8 +126,12 @@ public:
         return y;
     }
 
-    /// The kernel that serves this layer.
-    const qconv_kernel &kernel() const { return *qconv_layer_kernel(layer_.get()); }
+    /// The kernel that serves this layer in one direction, which must be one that the layer was created for.
+    const qconv_kernel &kernel(qconv_direction direction = QCONV_FORWARD) const {
+        const qconv_kernel *kernel = qconv_layer_kernel(layer_.get(), direction);
+        if (kernel == nullptr) throw Error(QCONV_INVALID_ARGUMENT, "the layer was not created for this direction");
+        return *kernel;
+    }
     std::size_t packed_bytes() const { return qconv_layer_packed_bytes(layer_.get()); }
 
     /// For the C ABI; the layer stays the owner.

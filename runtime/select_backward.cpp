@@ -1,0 +1,73 @@
+#include "select_backward.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "config.h"
+#include "cpu_features.h"
+#include "qconv/layout.h"
+#include "surrogate.h"
+
+namespace qconv {
+namespace {
+
+// Instructions of one step of each inner loop, as the compiled kernels have them.
+constexpr double lookup = 1.5;      // an addition from memory, often across a cache line
+constexpr double table_entry = 1.5; // an addition and a store
+constexpr double index_bits = 6;    // of one table index: shifts and ors of the state's words, in scalars
+constexpr double copy_element = 2;
+constexpr double quantize_element = 4;
+constexpr double store_output = 4;
+
+struct Sizes {
+    double channels, outputs, taps, stride; // of one group
+    double reach;                           // positions that a strip of width_block spans, over those it computes
+};
+
+double padded(double count, double block) {
+    return std::ceil(count / block) * block;
+}
+
+// Work of one column: `stride` positions of the input.
+double grad_input_cost(const qconv_kernel &kernel, const Sizes &size, double lanes) {
+    const double ends = size.outputs * copy_element + size.channels * size.stride * store_output;
+    if (kernel.path == QCONV_PATH_F32F32) {
+        return (ends + padded(size.channels, kernel.out_block) * size.outputs * size.taps) / lanes;
+    }
+    const double tables = padded(size.outputs, double(kernel.table_channels) * kernel.tables) / kernel.table_channels;
+    const double build = std::exp2(kernel.table_channels) * table_entry * size.reach;
+    return (ends + tables * (build + size.taps * size.channels * lookup)) / lanes;
+}
+
+// Work of one output position.
+double grad_weight_cost(const qconv_kernel &kernel, const qconv_layer_config &config, const Sizes &size, double lanes) {
+    const double outputs = padded(size.outputs, kernel.out_block);
+    if (kernel.path == QCONV_PATH_F32F32) {
+        const double input = size.channels * size.stride * quantize_element;
+        return (input + outputs * (copy_element + size.channels * size.taps)) / lanes;
+    }
+    // A table serves table_channels positions; index bytes are made once a task, which has out_block outputs.
+    const double tasks = outputs / kernel.out_block;
+    const double index = size.channels * static_cast<double>(config.kernel_size) * index_bits * tasks;
+    const double build = outputs * std::exp2(kernel.table_channels) * table_entry / lanes;
+    const double sums = size.channels * size.taps * outputs * lookup / lanes;
+    return outputs * copy_element / lanes + (index + build + sums) / kernel.table_channels;
+}
+
+} // namespace
+
+double estimate_backward_cost(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    const double lanes = find_target(kernel.target)->vector_bits / 32.0;
+    const double reach = static_cast<double>(tap_span(config)) / static_cast<double>(config.stride);
+    const Sizes size{
+        .channels = static_cast<double>(channels_in_group(config)),
+        .outputs = static_cast<double>(out_in_group(config)),
+        .taps = static_cast<double>(config.kernel_size),
+        .stride = static_cast<double>(config.stride),
+        .reach = 1 + reach / kernel.width_block,
+    };
+    return kernel.op == QCONV_OP_GRAD_INPUT ? grad_input_cost(kernel, size, lanes)
+                                            : grad_weight_cost(kernel, config, size, lanes);
+}
+
+} // namespace qconv
