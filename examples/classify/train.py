@@ -19,16 +19,13 @@ The committed files were made so, with torch 1.13.1 (Debian's python3-torch). Th
 
 Recordings differ in length; a training batch holds recordings of one length, so nothing is ever padded by hand.
 
-A quantizer is a step: an input within rounding error of a step may fall on either side of it in two programs that add
-in different orders, and both are right. So that the demo can demand identical predictions, the training ends by moving
-each batch norm's shift a little (at most NUDGE) to where no activation of the test recordings lies near a step. Labels
-play no part in it; the accuracy before and after is printed. bitorch's predictions are made after it, with the same
-weights.
+The training ends by moving each batch norm's shift off the quantizers' steps (shared/export.py says why); the accuracy
+before and after is printed. bitorch's predictions are made after it, with the same weights.
 """
 
 import argparse
-import json
 import pathlib
+import sys
 
 import numpy as np
 import torch
@@ -39,11 +36,12 @@ from bitorch.layers import QConv1d
 from bitorch.layers.qconv1d import QConv1d_NoAct
 from bitorch.quantizations import InputDoReFa, Sign, WeightDoReFa
 
-SPEAKERS, COEFFICIENTS = 9, 12
+sys.path.append(str(pathlib.Path(__file__).resolve().parent.parent / "shared"))
+from export import accuracy, move_off_steps, predict, write
+from recordings import COEFFICIENTS, SPEAKERS, read_recordings
+
 WIDTH, WIDE = 64, 96  # channels of conv0 to conv2, and of conv3 and conv4
 BITS = 4
-NUDGE = 4e-3    # furthest move of a batch norm's shift
-MARGIN = 2e-5   # least distance from an activation to a step; rounding moves these sums by less than 2e-6
 
 LAYERS = [
     {"name": "conv0", "layer": "conv1d", "in_channels": COEFFICIENTS, "out_channels": WIDTH, "kernel_size": 5,
@@ -58,17 +56,6 @@ LAYERS = [
      "padding": "same", "input_quantization": {"name": "inputdorefa", "bits": BITS},
      "weight_quantization": {"name": "weightdorefa", "bits": BITS}},
 ]
-
-
-def read_recordings(path):
-    """A .ts file: after @data one recording a line, series split by ':', values by ',', the label last."""
-    recordings, labels = [], []
-    body = path.read_text().split("@data\n", 1)[1]
-    for line in body.splitlines():
-        *series, label = line.strip().split(":")
-        recordings.append(np.array([[float(v) for v in s.split(",")] for s in series], np.float32))
-        labels.append(int(label) - 1)
-    return recordings, np.array(labels)
 
 
 class Network(nn.Module):
@@ -134,45 +121,8 @@ def train(model, recordings, labels, epochs, rng):
     model.eval()
 
 
-def predict(model, recordings):
-    """Logits, one recording at a time, as the demo runs."""
-    with torch.no_grad():
-        return torch.cat([model(torch.from_numpy(r)[None]) for r in recordings]).numpy()
-
-
-def distance_to_step(values, norm):
-    """How far each activation that leaves norm number `norm` is from the nearest step of the quantizer after it."""
-    if norm != 3:
-        return np.abs(values)
-    levels = 2**BITS - 1
-    step = np.clip(np.floor(values * levels), 0, levels - 1) + 0.5
-    return np.abs(values * levels - step) / levels
-
-
-def gather(model, recordings, norm):
-    """[channels, every position of every recording] of the activations that leave norm number `norm`."""
-    with torch.no_grad():
-        return np.concatenate([model.activations(torch.from_numpy(r)[None])[0][norm][0].numpy() for r in recordings], 1)
-
-
-def move_off_steps(model, recordings):
-    """Front to back: the shift of each channel of the norms before a step goes to the roomiest of 801 places."""
-    moves = np.linspace(-NUDGE, NUDGE, 801)
-    for norm in (0, 1, 3):
-        values = gather(model, recordings, norm).astype(np.float64)
-        for channel, row in enumerate(values):
-            room = np.array([distance_to_step(row + m, norm).min() for m in moves])
-            # The nearest place with enough room, else the roomiest.
-            enough = np.flatnonzero(room >= 3 * MARGIN)
-            best = enough[np.abs(moves[enough]).argmin()] if len(enough) else room.argmax()
-            model.norms[norm].bias.data[channel] += float(moves[best])
-    margins = {norm: distance_to_step(gather(model, recordings, norm), norm).min() for norm in (0, 1, 3)}
-    assert min(margins.values()) >= MARGIN, margins
-    return margins
-
-
 def move_weights_off_ties(weight):
-    """The same for weights that weightdorefa would round within 1e-4 of a tie: a tanh may differ in its last bit."""
+    """The same as move_off_steps for weights that weightdorefa would round within 1e-4 of a tie: a tanh may differ in its last bit."""
     while True:
         t = np.tanh(weight.detach().numpy().astype(np.float64))
         level = (t / (2 * np.abs(t).max()) + 0.5) * (2**BITS - 1)
@@ -180,32 +130,6 @@ def move_weights_off_ties(weight):
         if not near.any():
             return
         weight.data[torch.from_numpy(near)] += 1e-4
-
-
-def save(folder, name, array):
-    folder.mkdir(exist_ok=True)
-    np.save(folder / name, np.ascontiguousarray(array, np.float32))
-
-
-def write(folder, model, recordings, labels, logits):
-    weights, data = folder / "weights", folder / "data"
-    for n, layer in enumerate(LAYERS):
-        save(weights, f"{layer['name']}_weight.npy", model.convs[n].weight.detach().numpy())
-        norm = model.norms[n]
-        # Batch norm in evaluation is h * scale + shift; torch computes it from these two numbers as well.
-        scale = norm.weight * (1 / torch.sqrt(norm.running_var + norm.eps))
-        save(weights, f"bn{n}_scale.npy", scale.detach().numpy())
-        save(weights, f"bn{n}_shift.npy", (norm.bias - norm.running_mean * scale).detach().numpy())
-    save(weights, "conv0_bias.npy", model.convs[0].bias.detach().numpy())
-    save(weights, "linear_weight.npy", model.linear.weight.detach().numpy())
-    save(weights, "linear_bias.npy", model.linear.bias.detach().numpy())
-    save(data, "recordings.npy", np.concatenate([r.ravel() for r in recordings]))
-    save(data, "frames.npy", [r.shape[1] for r in recordings])
-    save(data, "speakers.npy", labels)
-    save(data, "bitorch_logits.npy", logits)
-    save(data, "bitorch_predictions.npy", logits.argmax(axis=1))
-    lines = ",\n".join("  " + json.dumps(layer) for layer in LAYERS)
-    (folder / "layers.json").write_text(f"[\n{lines}\n]\n")
 
 
 def main():
@@ -223,16 +147,15 @@ def main():
     train(model, *read_recordings(args.recordings / "JapaneseVowels_TRAIN.ts"), args.epochs, rng)
 
     recordings, labels = read_recordings(args.recordings / "JapaneseVowels_TEST.ts")
-    accuracy = lambda logits: (logits.argmax(axis=1) == labels).mean()
-    print(f"test accuracy as trained: {accuracy(predict(model, recordings)):.2%}")
+    print(f"test accuracy as trained: {accuracy(predict(model, recordings), labels):.2%}")
     move_weights_off_ties(model.convs[4].weight)
-    margins = move_off_steps(model, recordings)
+    margins = move_off_steps(model, recordings, {0: None, 1: None, 3: 2**BITS - 1})
     logits = predict(model, recordings)
-    print(f"test accuracy, written:   {accuracy(logits):.2%} of {len(labels)} recordings")
+    print(f"test accuracy, written:   {accuracy(logits, labels):.2%} of {len(labels)} recordings")
     print("least distance to a step: " + ", ".join(f"bn{n} {m:.1e}" for n, m in margins.items()))
     best = np.sort(logits, axis=1)
     print(f"least lead of the best logit: {(best[:, -1] - best[:, -2]).min():.1e}")
-    write(args.output, model, recordings, labels, logits)
+    write(args.output, LAYERS, model, recordings, labels, logits)
 
 
 if __name__ == "__main__":

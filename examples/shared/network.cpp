@@ -4,37 +4,15 @@
 
 #include "npy.h"
 
-namespace {
-
-/// The five layers of layers.json.
-std::vector<qconv_layer_config> layer_configs() {
-    constexpr int64_t kWidth = 64, kWide = 96; // channels
-    std::vector<qconv_layer_config> configs = {
-        qconv::conv1d(Network::kCoefficients, kWidth, 5),
-        qconv::qconv1d(kWidth, kWidth, 3),
-        qconv::qconv1d(kWidth, kWidth, 3),
-        qconv::qconv1d_noact(kWidth, kWide, 3),
-        qconv::qconv1d(kWide, kWide, 3),
-    };
-    configs[2].dilation = 2;
-    configs[4].input_quantization = qconv::quantizer("inputdorefa", 4);
-    configs[4].weight_quantization = qconv::quantizer("weightdorefa", 4);
-    for (qconv_layer_config &config : configs)
-        qconv::pad_same(config);
-    return configs;
+void add(Signal &signal, const Signal &other) {
+    for (size_t i = 0; i < signal.values.size(); i++)
+        signal.values[i] += other.values[i];
 }
 
 void hardtanh(Signal &signal) {
     for (float &v : signal.values)
         v = std::clamp(v, -1.0F, 1.0F);
 }
-
-void add(Signal &signal, const Signal &other) {
-    for (size_t i = 0; i < signal.values.size(); i++)
-        signal.values[i] += other.values[i];
-}
-
-} // namespace
 
 void Block::run(const Signal &in, Signal &out) const {
     out.channels = static_cast<int64_t>(scale.size());
@@ -66,16 +44,7 @@ std::array<float, Network::kSpeakers> Network::classify(const float *recording, 
     input_.channels = kCoefficients;
     input_.frames = frames;
     input_.values.assign(recording, recording + kCoefficients * frames);
-    blocks_[0].run(input_, h_);
-    for (const int residual : {1, 2}) {
-        blocks_[static_cast<size_t>(residual)].run(h_, next_);
-        add(next_, h_);
-        std::swap(h_, next_);
-    }
-    hardtanh(h_);
-    blocks_[3].run(h_, next_);
-    blocks_[4].run(next_, h_);
-    hardtanh(h_);
+    run_blocks();
 
     std::array<float, kSpeakers> logits{};
     std::copy(linear_bias_.begin(), linear_bias_.end(), logits.begin());

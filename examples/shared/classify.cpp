@@ -1,5 +1,5 @@
-// Classifies recordings with a network trained in bitorch, on kernels that qconvc compiled for its layers, and compares
-// every answer with bitorch's own. Exits 1 if one prediction differs.
+// Classifies recordings with a network trained in PyTorch, on kernels that qconvc compiled for its layers, and compares
+// every answer with what the network gave there. Exits 1 if one prediction differs.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -41,15 +41,15 @@ struct Recordings {
         : values(read_npy(folder / "recordings.npy")),
           frames(read_npy(folder / "frames.npy")),
           speakers(read_npy(folder / "speakers.npy")),
-          logits(read_npy(folder / "bitorch_logits.npy")),
-          predictions(read_npy(folder / "bitorch_predictions.npy")) {}
+          logits(read_npy(folder / "logits.npy")),
+          predictions(read_npy(folder / "predictions.npy")) {}
 
     size_t count() const { return frames.size(); }
 };
 
 struct Outcome {
-    size_t correct = 0, same_as_bitorch = 0;
-    double largest_difference = 0; // of a logit from bitorch's
+    size_t correct = 0, same = 0;
+    double largest_difference = 0; // of a logit from the one given
     double median_us = 0;          // a recording
 };
 
@@ -69,7 +69,7 @@ Outcome classify_all(Network &network, const Recordings &recordings) {
             times.push_back(took.count());
             const auto best = static_cast<float>(std::max_element(logits.begin(), logits.end()) - logits.begin());
             outcome.correct += best == recordings.speakers[i];
-            outcome.same_as_bitorch += best == recordings.predictions[i];
+            outcome.same += best == recordings.predictions[i];
             for (size_t s = 0; s < logits.size(); s++) {
                 const float theirs = recordings.logits[i * logits.size() + s];
                 const double difference = std::abs(double{logits[s]} - double{theirs});
@@ -113,7 +113,7 @@ int run(const std::filesystem::path &folder) {
     Network network(folder / "weights", nullptr);
     print_layers(network);
 
-    std::printf("\n%-12s %10s %18s %22s %20s\n", "ISA", "accuracy", "same as bitorch", "largest difference",
+    std::printf("\n%-12s %10s %18s %22s %20s\n", "ISA", "accuracy", "same prediction", "largest difference",
                 "us a recording");
     bool good = true;
     for (const Target *target : usable) {
@@ -121,13 +121,13 @@ int run(const std::filesystem::path &folder) {
         Network forced(folder / "weights", kernel.c_str());
         const Outcome outcome = classify_all(forced, recordings);
         const size_t count = recordings.count();
-        const std::string same = std::to_string(outcome.same_as_bitorch) + " of " + std::to_string(count);
+        const std::string same = std::to_string(outcome.same) + " of " + std::to_string(count);
         std::printf("%-12s %9.2f%% %18s %22.1e %20.1f\n", target->name,
                     100.0 * static_cast<double>(outcome.correct) / static_cast<double>(count), same.c_str(),
                     outcome.largest_difference, outcome.median_us);
-        good = good && outcome.same_as_bitorch == count && outcome.largest_difference <= kLogitTolerance;
+        good = good && outcome.same == count && outcome.largest_difference <= kLogitTolerance;
     }
-    std::printf("\n%s\n", good ? "Every prediction is bitorch's." : "FAILED: predictions differ from bitorch's.");
+    std::printf("\n%s\n", good ? "Every prediction is PyTorch's." : "FAILED: predictions differ from PyTorch's.");
     return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

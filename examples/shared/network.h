@@ -1,4 +1,5 @@
-// The network of layers.json with everything between its convolutions, which train.py describes.
+// A network of compiled convolutions with batch norms after them. What is common to the examples is in network.cpp; what
+// makes each network its own is its layers.cpp.
 #pragma once
 
 #include <array>
@@ -14,6 +15,9 @@ struct Signal {
     int64_t channels = 0, frames = 0;
     std::vector<float> values;
 };
+
+void add(Signal &signal, const Signal &other);
+void hardtanh(Signal &signal);
 
 /// A convolution and the batch norm after it.
 struct Block {
@@ -39,6 +43,11 @@ public:
     const std::vector<Block> &blocks() const { return blocks_; }
 
 private:
+    /// The layers of layers.json, in order. In layers.cpp.
+    static std::vector<qconv_layer_config> layer_configs();
+    /// From input_ to h_, what is averaged over time; next_ is free to use. In layers.cpp.
+    void run_blocks();
+
     std::vector<Block> blocks_;
     std::vector<float> linear_weight_, linear_bias_;
     Signal input_, h_, next_;
