@@ -81,8 +81,7 @@ TEST_CASE("The oracle gives bitorch's outputs", "[golden]") {
     const Golden golden = read_golden("forward");
     for (const ForwardCase &c : forward_cases(golden)) {
         INFO(c.layer->name);
-        const std::vector<double> sums =
-            reference::forward(c.layer->config, c.x, c.batch, c.width, c.weight, c.bias);
+        const std::vector<double> sums = reference::forward(c.layer->config, c.x, c.batch, c.width, c.weight, c.bias);
         CHECK(worst(sums, c.expected, [&](float) { return c.limit; }) == -1);
     }
 }

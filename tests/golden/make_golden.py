@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes the golden vectors of this folder with the real bitorch: forward* and quantizers*.
+"""Makes the golden vectors of this folder with the real bitorch: forward* and quantizers* (make_golden_backward.py
+makes backward*).
 
 The committed files were made with bitorch 0.4.1, numpy 1.24.2 and torch 1.13.1 (Debian's python3-torch, which calls
 itself 1.13.0a0):

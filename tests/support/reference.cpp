@@ -4,18 +4,13 @@
 #include <cmath>
 #include <numeric>
 
+#include "reference_detail.h"
+
 namespace qconv::reference {
+
+using namespace detail;
+
 namespace {
-
-constexpr double kUnit = 0x1p-24; // half the spacing of float32 just above 1
-
-/// A quantized tensor: value = level / top. When `integer`, every level is an integer; else top is 1.
-struct Quantized {
-    std::vector<double> level;
-    std::vector<double> magnitude; // sum of the absolute values that were added up to reach value: see magnitude()
-    double top = 1;
-    bool integer = false;
-};
 
 /// One step of the quantizer table, in float32.
 float quantize_value(const qconv_quantizer &q, float v, float tensor_max) {
@@ -46,6 +41,25 @@ float quantize_value(const qconv_quantizer &q, float v, float tensor_max) {
     }
 }
 
+bool is_dorefa(const qconv_quantizer &q) {
+    return q.kind == QCONV_INPUTDOREFA || q.kind == QCONV_WEIGHTDOREFA;
+}
+
+/// What the roundings inside a quantizer are relative to: weightdorefa ends in 2t - 1, whose operands outgrow it.
+double magnitude(const qconv_quantizer &q, double value) {
+    return q.kind == QCONV_WEIGHTDOREFA ? (value + 1) + 1 : std::abs(value);
+}
+
+qconv_quantizer identity() {
+    qconv_quantizer q{};
+    q.kind = QCONV_IDENTITY;
+    return q;
+}
+
+} // namespace
+
+namespace detail {
+
 bool is_binary(const qconv_quantizer &q) {
     switch (q.kind) {
         case QCONV_SIGN:
@@ -58,15 +72,6 @@ bool is_binary(const qconv_quantizer &q) {
         default:
             return false;
     }
-}
-
-bool is_dorefa(const qconv_quantizer &q) {
-    return q.kind == QCONV_INPUTDOREFA || q.kind == QCONV_WEIGHTDOREFA;
-}
-
-/// What the roundings inside a quantizer are relative to: weightdorefa ends in 2t - 1, whose operands outgrow it.
-double magnitude(const qconv_quantizer &q, double value) {
-    return q.kind == QCONV_WEIGHTDOREFA ? (value + 1) + 1 : std::abs(value);
 }
 
 Quantized quantize_tensor(qconv_quantizer first, const qconv_quantizer &next, float mix, std::span<const float> v) {
@@ -96,11 +101,19 @@ Quantized quantize_tensor(qconv_quantizer first, const qconv_quantizer &next, fl
     return result;
 }
 
-qconv_quantizer identity() {
-    qconv_quantizer q{};
-    q.kind = QCONV_IDENTITY;
-    return q;
+Quantized quantize_input(const qconv_layer_config &config, std::span<const float> x) {
+    if (config.kind != QCONV_LAYER_QCONV1D) return quantize_tensor(identity(), identity(), 0, x);
+    return quantize_tensor(config.input_quantization, config.input_next, config.input_mix, x);
 }
+
+Quantized quantize_weight(const qconv_layer_config &config, std::span<const float> weight) {
+    if (config.kind == QCONV_LAYER_CONV1D) return quantize_tensor(identity(), identity(), 0, weight);
+    return quantize_tensor(config.weight_quantization, config.weight_next, config.weight_mix, weight);
+}
+
+} // namespace detail
+
+namespace {
 
 /// True when sums of levels, and of pad_value times levels, are exact in float32 in whatever order they are taken.
 bool exact_in_float(const qconv_layer_config &config, const Quantized &x, const Quantized &w, double terms) {
@@ -185,20 +198,14 @@ Expected evaluate(const qconv_layer_config &config, qconv_path path, const float
     const int64_t terms = channels * config.kernel_size;
     const auto x_size = static_cast<size_t>(batch * config.in_channels * width);
     const auto w_size = static_cast<size_t>(config.out_channels * terms);
-    const bool plain = config.kind == QCONV_LAYER_CONV1D;
-    const bool quantized_input = config.kind == QCONV_LAYER_QCONV1D;
-
-    const Quantized x = quantize_tensor(quantized_input ? config.input_quantization : identity(), config.input_next,
-                                        quantized_input ? config.input_mix : 0.0f, {x_data, x_size});
-    const Quantized w = quantize_tensor(plain ? identity() : config.weight_quantization, config.weight_next,
-                                        plain ? 0.0f : config.weight_mix, {weight, w_size});
+    const Quantized x = quantize_input(config, {x_data, x_size});
+    const Quantized w = quantize_weight(config, {weight, w_size});
 
     const bool exact = exact_in_float(config, x, w, static_cast<double>(terms));
     const bool packed = path == QCONV_PATH_B1B1 || path == QCONV_PATH_INT8;
     const bool want_magnitude = want == Want::Both && !exact && !packed;
     const double pad = double{config.pad_value};
-    const double roundings = static_cast<double>(terms + 8);
-    const double gamma = roundings * kUnit / (1 - roundings * kUnit);
+    const double slack = gamma(static_cast<double>(terms + 8));
 
     Expected result;
     result.y.reserve(static_cast<size_t>(batch * config.out_channels) * positions.size());
@@ -224,7 +231,7 @@ Expected evaluate(const qconv_layer_config &config, qconv_path path, const float
                     result.tolerance.push_back(4 * kUnit * std::abs(y) +
                                                sums.reach[j] * 16 * kUnit * (1 + std::abs(pad)) * w_sum);
                 } else {
-                    result.tolerance.push_back(gamma * (sums.magnitude[j] + std::abs(offset)));
+                    result.tolerance.push_back(slack * (sums.magnitude[j] + std::abs(offset)));
                 }
             }
         }
