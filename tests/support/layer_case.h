@@ -37,6 +37,7 @@ public:
     const std::vector<float> &x() const { return x_; }
     const std::vector<float> &weight() const { return weight_; }
     const float *bias() const { return bias_.empty() ? nullptr : bias_.data(); }
+    void set_threshold(float threshold) { config_.gradient_cancellation_threshold = threshold; }
 
     /// A layer with this kernel, or with the best one for null. Null, with the library's message in *error, on failure.
     LayerPtr create(const qconv_kernel *kernel, std::string *error) const;
