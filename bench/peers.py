@@ -5,6 +5,7 @@
     bench/peers.py --pairs sign/sign NoAct/sign     several pairs of quantizers
     bench/peers.py --rows 'wav2vec2|Jasper' --quick a few rows, briefly
     bench/peers.py --rivals-only                    the rivals alone (no qconvc needed)
+    bench/peers.py --training                       training steps, gradients and the Python module instead
 
 Rows already measured with the same qconvc are skipped, so an interrupted run goes on where it stopped; --fresh starts anew.
 bench/README.md says how the figures are made.
@@ -25,6 +26,12 @@ ROOT = HERE.parent
 PAIRS = ["sign/sign", "inputdorefa2/sign", "inputdorefa8/weightdorefa8", "NoAct/sign"]
 
 
+def add_environment_options(p):
+    p.add_argument("--venv", type=Path, default=ROOT / "build" / "peers-venv")
+    p.add_argument("--library", type=Path, default=ROOT / "build" / "release" / "lib" / "libqconv.so",
+                   help="training: the libqconv that python/qconv loads")
+
+
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--workloads", type=Path, default=HERE / "workloads.csv")
@@ -38,20 +45,26 @@ def arguments():
     p.add_argument("--qconvc", type=Path, default=ROOT / "build" / "release" / "bin" / "qconvc")
     p.add_argument("--bench-arguments", default="", metavar="TEXT",
                    help="further arguments of qconvc bench, for instance '--target avx2'")
+    p.add_argument("--training", action="store_true",
+                   help="time training steps, both gradients and inference through the Python module")
+    p.add_argument("--compile-every", type=int, default=0, metavar="N",
+                   help="training: bitorch under torch.compile on every Nth row (default 0: never; it compiles long)")
+    p.add_argument("--jobs", default="", metavar="REGEX", help="training: only jobs whose name matches")
     p.add_argument("--rivals-only", action="store_true", help="time the rivals without qconv")
-    p.add_argument("--venv", type=Path, default=ROOT / "build" / "peers-venv")
-    p.add_argument("--output", type=Path, default=ROOT / "build" / "peers",
-                   help="folder of rows.jsonl, results.json and results.md")
+    add_environment_options(p)
+    p.add_argument("--output", type=Path,
+                   help="folder of rows.jsonl, results.json and results.md (default build/peers, build/peers-training)")
     p.add_argument("--fresh", action="store_true", help="forget rows measured before")
     p.add_argument("--report-only", action="store_true", help="write the report from rows.jsonl and stop")
     a = p.parse_args()
     a.pairs = PAIRS if a.pairs == ["all"] else a.pairs
+    a.output = a.output or ROOT / "build" / ("peers-training" if a.training else "peers")
     a.rounds = a.rounds or (3 if a.quick else 5)
     a.seconds = a.seconds or (0.03 if a.quick else 0.08)
     return a
 
 
-def enter_venv(venv):
+def enter_venv(venv, script=__file__):
     """Makes the rivals' environment if need be, and goes on in it."""
     python = venv / "bin" / "python"
     requirements = (HERE / "requirements.txt").read_text()
@@ -62,7 +75,15 @@ def enter_venv(venv):
         subprocess.run([str(python), "-m", "pip", "install", "-q", "-r", str(HERE / "requirements.txt")], check=True)
         stamp.write_text(requirements)
     if Path(sys.prefix).resolve() != venv.resolve():
-        os.execv(python, [str(python), str(Path(__file__).resolve()), *sys.argv[1:]])
+        os.execv(python, [str(python), str(Path(script).resolve()), *sys.argv[1:]])
+
+
+def find_qconv(a):
+    """Lets `import qconv` find python/qconv of this repository, and that the library."""
+    if not a.library.exists():
+        raise SystemExit(f"{a.library} does not exist; build it (./dev build) or name it with --library")
+    os.environ["QCONV_LIBRARY"] = str(a.library.resolve())
+    sys.path.insert(0, str(ROOT / "python"))
 
 
 def pin(core):
@@ -79,12 +100,13 @@ def pin(core):
 class Ours:
     """`qconvc bench --serve`: one JSON line in, one out."""
 
-    def __init__(self, a, pair):
+    def __init__(self, a, pair, direction):
         # "inputdorefa2" is "inputdorefa(2)" to qconvc.
-        left, weight = (re.sub(r"(\d+)$", r"(\1)", name) for name in pair.split("/"))
+        left, weight = (re.sub(r"(\d+)$", r"(\1)", name) for name in pair.name.split("/"))
         command = [str(a.qconvc), "bench", str(a.workloads), "--serve"]
         command += ["--layer", "QConv1d_NoAct"] if left == "NoAct" else ["--input-quantization", left]
-        command += ["--weight-quantization", weight, "--threads", "1", *a.bench_arguments.split()]
+        command += ["--weight-quantization", weight, "--direction", direction, "--threads", "1"]
+        command += a.bench_arguments.split()
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         start_new_session=True)
 
@@ -114,25 +136,28 @@ def turn(call, seconds):
     return [t * 1e6 for t in (times[1:] or times)]
 
 
-def measure(problem, rivals, ours, a, index):
+def measure(problem, job, sides, servers, a, index):
     """One row: every round gives every side a turn; returns the record of the row."""
-    record = dict(row=problem.row.name, pair=problem.pair.name, mmac=problem.row.macs / 1e6, sides={})
+    macs = job.passes * problem.row.macs
+    record = dict(row=problem.row.name, pair=job.name, mmac=problem.row.macs / 1e6, groups=problem.row.groups, sides={})
     calls, rounds = {}, {}
-    for rival in rivals:
+    for side in sides:
         try:
-            side = rival(problem)
-            calls[rival.key] = side.call
-            record["sides"][rival.key] = dict(error=side.error)
+            ready = side(problem)
+            calls[side.key] = ready.call
+            record["sides"][side.key] = dict(error=ready.error)
         except Exception as e:  # a rival that cannot run a row is a finding, not the end of the run
-            record["sides"][rival.key] = dict(failed=f"{type(e).__name__}: {e}"[:300])
+            record["sides"][side.key] = dict(failed=f"{type(e).__name__}: {e}"[:300])
     for _ in range(a.rounds):
-        if ours:
-            reply = ours.ask(row=index, seconds=a.seconds)
+        for key, server in servers.items():
+            reply = server.ask(row=index, seconds=a.seconds)
             if "error" in reply:
-                record["sides"]["qconv"] = dict(failed=reply["error"])
+                record["sides"][key] = dict(failed=reply["error"])
             else:
-                rounds.setdefault("qconv", []).append((reply["median_us"], reply["min_us"]))
-                record.update({k: reply[k] for k in ("kernel", "target", "path", "peak_kind", "peak_gmacs")})
+                rounds.setdefault(key, []).append((reply["median_us"], reply["min_us"]))
+                record.update({k: reply[k] for k in ("kernel", "target", "path") if k in reply})
+                if job.passes == 1:  # several kernels have several peaks
+                    record.update({k: reply[k] for k in ("peak_kind", "peak_gmacs")})
         for key, call in calls.items():
             if len(rounds.get(key, [])) >= 3 and rounds[key][-1][0] > 1e6:
                 continue  # calls of seconds: three turns are enough
@@ -142,7 +167,7 @@ def measure(problem, rivals, ours, a, index):
         medians = [m for m, _ in values]
         record["sides"].setdefault(key, {}).update(
             us=statistics.median(medians), min_us=min(m for _, m in values), rounds=medians,
-            gmacs=problem.row.macs / statistics.median(medians) / 1e3)
+            gmacs=macs / statistics.median(medians) / 1e3)
     return record
 
 
@@ -161,6 +186,8 @@ def main():
     if not a.rivals_only and not a.qconvc.exists():
         raise SystemExit(f"peers.py: {a.qconvc} does not exist; build it (./dev build), name it with --qconvc, "
                          "or use --rivals-only")
+    if a.training and not a.rivals_only:
+        find_qconv(a)
     core = pin(a.core)
     import rivals
 
@@ -172,29 +199,49 @@ def main():
         if "row" in r and all(r.get(k) == v for k, v in run.items()):
             done.add((r["row"], r["pair"]))
     rows = [(i, r) for i, r in enumerate(read_rows(a.workloads)) if re.search(a.rows, r.name)]
-    overhead = statistics.median(turn(rivals.ort_call_overhead(), 0.2))
+    jobs, overheads = jobs_of(a)
     with log.open("a") as out:
         def write(record):
             print(json.dumps(record), file=out, flush=True)
 
         write(dict(run, environment=dict(rivals.versions(), core=core, cpu=cpu_name(), load=os.getloadavg()[0],
                                          when=time.strftime("%F %T"), rounds=a.rounds, seconds=a.seconds,
-                                         ort_call_overhead_us=overhead)))
+                                         **overheads)))
         try:
-            for pair_name in a.pairs:
-                pair = rivals.Pair(pair_name)
-                todo = [(i, r) for i, r in rows if (r.name, pair_name) not in done]
-                print(f"{pair_name}: {len(todo)} rows to measure, {len(rows) - len(todo)} measured before")
-                ours = Ours(a, pair_name) if todo and not a.rivals_only else None
+            for job in jobs:
+                todo = [(i, r) for i, r in rows if (r.name, job.name) not in done]
+                print(f"{job.name}: {len(todo)} rows to measure, {len(rows) - len(todo)} measured before")
+                directions = job.directions if todo and not a.rivals_only else {}
+                servers = {key: Ours(a, job.pair, direction) for key, direction in directions.items()}
                 for number, (index, row) in enumerate(todo, 1):
-                    record = measure(rivals.Problem(row, pair), rivals.rivals_of(pair), ours, a, index)
+                    skipped = {"qconv"} if a.rivals_only else set()
+                    if not a.compile_every or index % a.compile_every:
+                        skipped.add("bitorch_compile")
+                    sides = [s for s in job.sides if s.key not in skipped]
+                    record = measure(job.problem(row, job.pair), job, sides, servers, a, index)
                     write(dict(record, **run))
                     print(f"[{number}/{len(todo)}] {summary(record)}", flush=True)
-                if ours:
-                    ours.close()
+                for server in servers.values():
+                    server.close()
         except KeyboardInterrupt:
             print("\ninterrupted: the report covers the rows measured so far", file=sys.stderr)
     write_report(log, a.output)
+
+
+def jobs_of(a):
+    """What to time, and what calls cost that do nothing."""
+    import rivals
+
+    def cost(call):
+        return statistics.median(turn(call, 0.2))
+
+    if not a.training:
+        return [rivals.forward_job(p) for p in a.pairs], dict(ort_call_overhead_us=cost(rivals.ort_call_overhead()))
+    import training_rivals as training
+
+    jobs = [j for p in a.pairs for j in training.training_jobs(p) if re.search(a.jobs, j.name)]
+    calls = {} if a.rivals_only else training.call_overhead()
+    return jobs, {f"{key}_call_of_one_mac_us": cost(call) for key, call in calls.items()}
 
 
 def summary(record):

@@ -3,7 +3,12 @@ import json
 import math
 import statistics
 
-NAMES = dict(qconv="qconv", bitorch="bitorch", ort="ONNX Runtime int8", conv1d="PyTorch fp32 conv1d")
+NAMES = dict(qconv="qconv", qconv_c="qconv in C", bitorch="bitorch", bitorch_bf16="bitorch, bf16 autocast",
+             bitorch_compile="bitorch, torch.compile", ort="ONNX Runtime int8", conv1d="PyTorch fp32 conv1d",
+             backward="PyTorch fp32 backward", backward_bf16="PyTorch bf16 backward", nn_conv1d="torch.nn.Conv1d")
+RIVALS = [key for key in NAMES if not key.startswith("qconv")]
+# Rows whose work dwarfs what calls cost: ungrouped, with as many multiply-adds (in millions) or more.
+LARGE = 100
 
 
 def geometric_mean(values):
@@ -29,6 +34,10 @@ def row_ratio(record, rival):
     return statistics.median(t / o for o, t in zip(ours, theirs)) if ours and theirs else None
 
 
+def is_large(record):
+    return record.get("groups") == 1 and record["mmac"] >= LARGE
+
+
 def summarize(records, environment):
     """Per pair: geometric means, rows behind, percent of the peak."""
     overhead, pairs = environment.get("ort_call_overhead_us", 0.0), {}
@@ -41,7 +50,7 @@ def summarize(records, environment):
             if "us" in ours and r.get("peak_gmacs"):
                 r["percent_of_peak"] = 100 * ours["gmacs"] / r["peak_gmacs"]
             r["ratios"] = {}
-        for rival in ("bitorch", "ort", "conv1d"):
+        for rival in RIVALS:
             for r in mine:
                 value = row_ratio(r, rival)
                 if value is not None:
@@ -57,6 +66,9 @@ def summarize(records, environment):
                 e.update(geomean_ratio=geometric_mean(ratios.values()), least=min(ratios.values()),
                          geomean_ratio_of_least_times=geometric_mean(least_times),
                          behind=sorted((v, k) for k, v in ratios.items() if v < 1))
+                large = [ratios[r["row"]] for r in mine if r["row"] in ratios and is_large(r)]
+                if large:
+                    e.update(large_rows=len(large), large_geomean_ratio=geometric_mean(large), large_least=min(large))
             if rival == "ort" and ratios:
                 # The same with the session's own cost per call taken off the rival's time.
                 net = [max(r["sides"]["ort"]["us"] - overhead, 0.01) / r["sides"]["qconv"]["us"]
@@ -67,6 +79,10 @@ def summarize(records, environment):
             entry["qconv_geomean_gmacs"] = geometric_mean(ours)
             entry["qconv_geomean_percent_of_peak"] = geometric_mean(
                 [r["percent_of_peak"] for r in mine if "percent_of_peak" in r])
+            large = [r["percent_of_peak"] for r in mine if "percent_of_peak" in r and is_large(r)]
+            if large:
+                entry.update(large_rows=len(large), large_geomean_percent_of_peak=geometric_mean(large),
+                             large_least_percent_of_peak=min(large))
     return pairs
 
 
@@ -76,12 +92,20 @@ def markdown(records, environment, pairs):
     for pair, entry in pairs.items():
         out += ["", f"## {pair}, {entry['rows']} rows", ""]
         if "qconv_geomean_gmacs" in entry:
-            out.append(f"qconv: geometric mean {entry['qconv_geomean_gmacs']:.1f} GMAC/s, "
-                       f"{entry['qconv_geomean_percent_of_peak']:.1f}% of the measured peak.")
+            line = f"qconv: geometric mean {entry['qconv_geomean_gmacs']:.1f} GMAC/s"
+            if not math.isnan(entry["qconv_geomean_percent_of_peak"]):
+                line += f", {entry['qconv_geomean_percent_of_peak']:.1f}% of the measured peak"
+            if "large_rows" in entry:
+                line += (f"; on the {entry['large_rows']} ungrouped rows of {LARGE} MMAC or more "
+                         f"{entry['large_geomean_percent_of_peak']:.1f}% (least {entry['large_least_percent_of_peak']:.1f}%)")
+            out.append(line + ".")
         for rival, e in entry["rivals"].items():
             line = f"- {NAMES[rival]}: geometric mean {e['geomean_gmacs']:.1f} GMAC/s over {e['rows']} rows"
             if "geomean_ratio" in e:
                 line += f"; qconv is {e['geomean_ratio']:.2f}x as fast (least {e['least']:.2f}x; by least times {e['geomean_ratio_of_least_times']:.2f}x)"
+            if "large_rows" in e:
+                line += (f"; {e['large_geomean_ratio']:.2f}x on the {e['large_rows']} large rows "
+                         f"(least {e['large_least']:.2f}x)")
             if "geomean_ratio_without_call" in e:
                 line += f"; {e['geomean_ratio_without_call']:.2f}x without the session's call overhead"
             out.append(line + ".")
@@ -90,7 +114,7 @@ def markdown(records, environment, pairs):
         out += [f"- failed: {f['row']}, {NAMES[f['side']]}: {f['why']}" for f in entry["failed"]]
         mine = [r for r in records if r["pair"] == pair]
         sides = [s for s in NAMES if any("us" in r["sides"].get(s, {}) for r in mine)]
-        rivals = [s for s in sides if s != "qconv" and "qconv" in sides]
+        rivals = [s for s in sides if s in RIVALS and "qconv" in sides]
         out += ["", "| row | MMAC | kernel | " + " | ".join(f"{NAMES[s]}, us" for s in sides) + " | GMAC/s | % of peak | "
                 + " | ".join(f"x {NAMES[s]}" for s in rivals) + " |", "|---|---:|---|" + "---:|" * (len(sides) + 2 + len(rivals))]
         for r in mine:

@@ -17,7 +17,7 @@ from bitorch.quantizations import InputDoReFa, Sign, WeightDoReFa
 from importlib.metadata import version
 
 torch.set_num_threads(1)
-torch.set_grad_enabled(False)
+torch.set_grad_enabled(False)  # a training step switches it on
 
 PAD_VALUE = -1.0  # bitorch's default
 
@@ -58,6 +58,20 @@ class Pair:
         self.name, self.noact = text, left == "NoAct"
         self.input = Quantizer("identity" if self.noact else left)
         self.weight = Quantizer(right)
+
+
+def bitorch_layer(row, pair, weight, threshold=None):
+    """bitorch's layer with the padding of the row, which its constructor does not take: one number for both sides."""
+    kwargs = dict(stride=row.stride, dilation=row.dilation, groups=row.groups, pad_value=PAD_VALUE,
+                  weight_quantization=pair.weight.module())
+    if pair.noact:
+        layer = QConv1d_NoAct(row.in_channels, row.out_channels, row.kernel_size, **kwargs)
+    else:
+        layer = QConv1d(row.in_channels, row.out_channels, row.kernel_size, bias=False,
+                        input_quantization=pair.input.module(), gradient_cancellation_threshold=threshold, **kwargs)
+    layer._reversed_padding_repeated_twice = [row.pad_left, row.pad_right]  # what forward uses
+    layer.weight.data = torch.from_numpy(weight)
+    return layer
 
 
 class Problem:
@@ -107,17 +121,8 @@ class Bitorch:
     key = "bitorch"
 
     def __init__(self, problem):
-        r, pair = problem.row, problem.pair
-        kwargs = dict(stride=r.stride, padding=r.pad_left, dilation=r.dilation, groups=r.groups, pad_value=PAD_VALUE,
-                      weight_quantization=pair.weight.module())
-        if pair.noact:
-            layer = QConv1d_NoAct(r.in_channels, r.out_channels, r.kernel_size, **kwargs)
-        else:
-            layer = QConv1d(r.in_channels, r.out_channels, r.kernel_size, bias=False,
-                            input_quantization=pair.input.module(), gradient_cancellation_threshold=None, **kwargs)
-        # Its constructor takes one padding for both sides; this is where it keeps what forward uses.
-        layer._reversed_padding_repeated_twice = [r.pad_left, r.pad_right]
-        layer.weight.data = torch.from_numpy(problem.weight)
+        pair = problem.pair
+        layer = bitorch_layer(problem.row, pair, problem.weight)
         layer.eval()
         x = torch.from_numpy(problem.x)
         self.call = lambda: layer(x)
@@ -204,8 +209,17 @@ def ort_call_overhead():
 RIVALS = {"sign/sign": (Bitorch, OrtInt8, TorchConv), "NoAct/sign": (Bitorch, TorchConv)}
 
 
-def rivals_of(pair):
-    return RIVALS.get(pair.name, (Bitorch, OrtInt8))
+class Job:
+    """What is timed of a pair: the sides that `qconvc bench` times, by direction, and those timed in this process."""
+
+    def __init__(self, name, pair, directions, sides, passes=1, problem=Problem):
+        self.name, self.pair, self.directions, self.sides = name, pair, directions, sides
+        self.passes = passes  # convolutions' worth of multiply-adds in one call
+        self.problem = problem
+
+
+def forward_job(pair_name):
+    return Job(pair_name, Pair(pair_name), dict(qconv="forward"), RIVALS.get(pair_name, (Bitorch, OrtInt8)))
 
 
 def versions():

@@ -89,4 +89,11 @@ inline Expr forward(const Expr &kind, const Expr &v, const Expr &levels, const E
                   strict_float(weightdorefa(v, levels, divisor)));
 }
 
+/// The surrogate gradient that `kind` selects at run time.
+inline Expr gradient(const Expr &kind, const Expr &v, const Expr &beta) {
+    using Halide::select;
+    return select(kind == QCONV_APPROXSIGN, approxsign_gradient(v), kind == QCONV_SWISHSIGN,
+                  swishsign_gradient(v, beta), kind == QCONV_STEHEAVISIDE, steheaviside_gradient(v), 1.0f);
+}
+
 } // namespace qconv::quantizers

@@ -21,7 +21,7 @@ struct ForwardInput {
 };
 
 /// Throws when the kernel reports a failure.
-void call_forward(const qconv_kernel &kernel, const qconv_layer_config &config, const PackedLayer &packed,
+void call_forward(const qconv_kernel &kernel, const qconv_layer_config &config, const PackedForward &packed,
                   const MixedQuantizer &quantizer, const Plan &plan, const ForwardInput &input, CallContext &context);
 
 } // namespace qconv

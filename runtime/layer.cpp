@@ -1,9 +1,9 @@
 #include "layer.h"
 
 #include <algorithm>
+#include <cstring>
 #include <new>
 #include <string>
-#include <utility>
 
 #include "cpu_features.h"
 #include "errors.h"
@@ -14,67 +14,35 @@
 #include "workspace.h"
 
 namespace qconv {
-
-Memory WorkspacePool::take(std::size_t bytes) {
-    Memory memory;
-    {
-        const std::lock_guard lock(mutex_);
-        // Room for everything that may come back, so that giving back cannot fail.
-        idle_.reserve(idle_.size() + taken_ + 1);
-        if (!idle_.empty()) {
-            memory = std::move(idle_.back());
-            idle_.pop_back();
-        }
-        ++taken_;
-    }
-    try {
-        if (memory.bytes() < bytes) memory = Memory(bytes);
-    } catch (...) {
-        const std::lock_guard lock(mutex_);
-        --taken_;
-        throw;
-    }
-    return memory;
-}
-
-void WorkspacePool::give_back(Memory memory) noexcept {
-    const std::lock_guard lock(mutex_);
-    idle_.push_back(std::move(memory));
-    --taken_;
-}
-
 namespace {
 
-// A workspace for one call: the caller's, or one of the layer's own.
-class WorkspaceLease {
-public:
-    WorkspaceLease(WorkspacePool &pool, void *given, std::size_t given_bytes, std::size_t bytes)
-        : pool_(pool), given_(given) {
-        if (given == nullptr) {
-            owned_ = pool.take(bytes);
-            return;
-        }
-        if (reinterpret_cast<std::uintptr_t>(given) % memory_alignment != 0) {
-            throw Error(QCONV_INVALID_ARGUMENT, "workspace is not aligned to 64 bytes");
-        }
-        if (given_bytes < bytes) {
-            throw Error(QCONV_WORKSPACE_TOO_SMALL, "workspace_bytes is " + std::to_string(given_bytes) +
-                                                       "; this call needs " + std::to_string(bytes));
+void check_weights(const qconv_layer_config &config, const float *weight, const float *bias) {
+    require_pointer(weight, "weight");
+    if (bias != nullptr && config.kind != QCONV_LAYER_CONV1D) {
+        throw Error(QCONV_INVALID_ARGUMENT, "bias is for conv1d only; it must be NULL for the quantized layers");
+    }
+}
+
+// The kernel that saves states is of the forward kernel's target.
+const qconv_kernel &select_state_kernel(qconv_layer_config config, const qconv_kernel &forward) {
+    const std::string target = std::string("@") + forward.target;
+    config.kernel = target.c_str();
+    return select_kernel(config, QCONV_OP_SAVE_STATE, cpu_features());
+}
+
+std::array<const qconv_kernel *, QCONV_OPS> select_kernels(const qconv_layer_config &config) {
+    std::array<const qconv_kernel *, QCONV_OPS> kernels{};
+    const auto select = [&](qconv_op op) { kernels[op] = &select_kernel(config, op, cpu_features()); };
+    if (goes(config, QCONV_FORWARD)) {
+        select(QCONV_OP_FORWARD);
+        if (saved(config) == QCONV_SAVES_STATE) {
+            kernels[QCONV_OP_SAVE_STATE] = &select_state_kernel(config, *kernels[QCONV_OP_FORWARD]);
         }
     }
-    WorkspaceLease(const WorkspaceLease &) = delete;
-    WorkspaceLease &operator=(const WorkspaceLease &) = delete;
-    ~WorkspaceLease() {
-        if (given_ == nullptr) pool_.give_back(std::move(owned_));
-    }
-
-    void *data() const { return given_ != nullptr ? given_ : owned_.data(); }
-
-private:
-    WorkspacePool &pool_;
-    void *given_;
-    Memory owned_;
-};
+    if (goes(config, QCONV_GRAD_INPUT)) select(QCONV_OP_GRAD_INPUT);
+    if (goes(config, QCONV_GRAD_WEIGHT)) select(QCONV_OP_GRAD_WEIGHT);
+    return kernels;
+}
 
 void check_batch(std::int64_t batch) {
     if (batch < 0 || batch > max_elements) {
@@ -82,22 +50,10 @@ void check_batch(std::int64_t batch) {
     }
 }
 
-// Samples that one kernel call may take: kernels index a buffer's elements in int32.
-std::int64_t largest_batch(const qconv_layer_config &config, std::int64_t width, std::int64_t width_out) {
-    if (width > max_elements / config.in_channels || width_out > max_elements / config.out_channels) {
-        throw_invalid("width", std::to_string(width),
-                      "one sample of x and one of y must have at most " + std::to_string(max_elements) + " elements");
-    }
-    return max_elements / std::max(width * config.in_channels, width_out * config.out_channels);
-}
-
-std::span<const float> as_span(const float *data, std::int64_t elements) {
-    return {data, data == nullptr ? 0 : static_cast<std::size_t>(elements)};
-}
-
 } // namespace
 
 void DestroyLayer::operator()(qconv_layer *layer) const noexcept {
+    if (layer == nullptr) return;
     layer->~qconv_layer();
     release(layer);
 }
@@ -105,9 +61,7 @@ void DestroyLayer::operator()(qconv_layer *layer) const noexcept {
 LayerPointer create_layer(const qconv_layer_config &config, const float *weight, const float *bias) {
     require_pointer(weight, "weight");
     check_config(config);
-    if (bias != nullptr && config.kind != QCONV_LAYER_CONV1D) {
-        throw Error(QCONV_INVALID_ARGUMENT, "bias is for conv1d only; it must be NULL for the quantized layers");
-    }
+    check_weights(config, weight, bias);
     install_halide_hooks();
     Memory memory(sizeof(qconv_layer));
     LayerPointer layer(new (memory.data()) qconv_layer(config, weight, bias));
@@ -118,48 +72,102 @@ LayerPointer create_layer(const qconv_layer_config &config, const float *weight,
 } // namespace qconv
 
 qconv_layer::qconv_layer(const qconv_layer_config &config, const float *weight, const float *bias)
-    : config_(config),
-      kernel_(&qconv::select_kernel(config, QCONV_OP_FORWARD, qconv::cpu_features())),
-      input_(qconv::input_quantizer(config)),
-      packed_(qconv::pack_layer(*kernel_, config,
-                                qconv::as_span(weight, config.out_channels * qconv::window_elements(config)),
-                                qconv::as_span(bias, config.out_channels))) {
-    config_.kernel = nullptr; // the caller's string need not live on
+    : config_(config), kernels_(qconv::select_kernels(config)), input_(qconv::input_quantizer(config)) {
+    // The caller's strings need not live on.
+    config_.kernel = config_.grad_input_kernel = config_.grad_weight_kernel = nullptr;
+    set_weights(weight, bias);
 }
 
-qconv::Plan qconv_layer::plan(std::int64_t batch, std::int64_t width) const {
-    const std::int64_t largest = qconv::largest_batch(config_, width, width_out(width));
-    return qconv::make_plan(*kernel_, config_, std::min(batch, largest), width, qconv::num_threads());
+void qconv_layer::set_weights(const float *weight, const float *bias) {
+    qconv::check_weights(config_, weight, bias);
+    const auto count = static_cast<std::size_t>(config_.out_channels * qconv::window_elements(config_));
+    const std::span<const float> weights(weight, count);
+    const std::span<const float> biases(bias, bias == nullptr ? 0 : static_cast<std::size_t>(config_.out_channels));
+    const qconv::TensorQuantizer quantizer(qconv::weight_quantizer(config_), weights);
+    if (const qconv_kernel *kernel = kernels_[QCONV_OP_FORWARD]) {
+        qconv::pack_forward(forward_weight_, *kernel, config_, quantizer, weights, biases, pack_scratch_);
+    }
+    if (const qconv_kernel *kernel = kernels_[QCONV_OP_GRAD_INPUT]) {
+        qconv::pack_grad_input(grad_input_weight_, *kernel, config_, quantizer, weights, pack_scratch_);
+    }
+    if (kernels_[QCONV_OP_GRAD_WEIGHT] != nullptr && qconv::weight_surrogate(config_) != qconv::Surrogate::One) {
+        if (float_weight_.data() == nullptr) float_weight_ = qconv::Memory(weights.size_bytes());
+        std::memcpy(float_weight_.data(), weight, weights.size_bytes());
+    }
+}
+
+const qconv_kernel *qconv_layer::kernel(qconv_direction direction) const {
+    switch (direction) {
+        case QCONV_FORWARD:
+            return kernels_[QCONV_OP_FORWARD];
+        case QCONV_GRAD_INPUT:
+            return kernels_[QCONV_OP_GRAD_INPUT];
+        case QCONV_GRAD_WEIGHT:
+            return kernels_[QCONV_OP_GRAD_WEIGHT];
+        case QCONV_TRAINING:
+            break;
+    }
+    return nullptr;
+}
+
+void qconv_layer::require_direction(qconv_direction direction, const char *why) const {
+    if (qconv::goes(config_, direction)) return;
+    qconv::throw_invalid("directions", std::to_string(config_.directions),
+                         std::string(why) + " needs a layer created with " + std::to_string(direction) + " among them");
+}
+
+std::int64_t qconv_layer::largest_batch(std::int64_t width) const {
+    const std::int64_t width_out = this->width_out(width);
+    const std::int64_t most = qconv::max_elements;
+    if (width > most / config_.in_channels || width_out > most / config_.out_channels) {
+        qconv::throw_invalid("width", std::to_string(width),
+                             "one sample of x and one of y must have at most " + std::to_string(most) + " elements");
+    }
+    std::int64_t sample = std::max(width * config_.in_channels, width_out * config_.out_channels);
+    // A short row still takes whole words of the state.
+    if (saved() == QCONV_SAVES_STATE) {
+        sample = std::max(sample, 2 * qconv::state_words(width) * config_.in_channels);
+    }
+    return std::max<std::int64_t>(most / sample, 1);
+}
+
+qconv::Plan qconv_layer::forward_plan(std::int64_t batch, std::int64_t width) const {
+    qconv::check_batch(batch);
+    require_direction(QCONV_FORWARD, "forward");
+    const std::int64_t samples = std::clamp<std::int64_t>(batch, 1, largest_batch(width));
+    return qconv::make_plan(op_kernel(QCONV_OP_FORWARD), config_, samples, width, qconv::num_threads());
 }
 
 std::size_t qconv_layer::workspace_size(std::int64_t batch, std::int64_t width) const {
-    qconv::check_batch(batch);
-    return plan(std::max<std::int64_t>(batch, 1), width).workspace();
+    return forward_plan(batch, width).workspace();
 }
 
-void qconv_layer::forward(const float *x, std::int64_t batch, std::int64_t width, float *y, void *workspace,
-                          std::size_t workspace_bytes) const {
-    qconv::check_batch(batch);
-    const std::int64_t outputs = config_.out_channels * width_out(width);
-    const std::int64_t inputs = config_.in_channels * width;
-    const std::int64_t largest = qconv::largest_batch(config_, width, width_out(width));
+void qconv_layer::forward(const float *x, std::int64_t batch, std::int64_t width, float *y,
+                          qconv::Workspace workspace) const {
+    const qconv::Plan plan = forward_plan(batch, width);
     if (batch == 0) return;
     qconv::require_pointer(x, "x");
     qconv::require_pointer(y, "y");
+    const qconv::WorkspaceLease lease(pool_, workspace.data, workspace.bytes, plan.workspace());
+    run_forward(plan, x, batch, width, y, lease.data());
+}
 
-    const qconv::Plan plan = this->plan(batch, width);
-    const qconv::WorkspaceLease lease(pool_, workspace, workspace_bytes, plan.workspace());
+void qconv_layer::run_forward(const qconv::Plan &plan, const float *x, std::int64_t batch, std::int64_t width,
+                              float *y, void *workspace) const {
+    const std::int64_t outputs = config_.out_channels * plan.width_out;
+    const std::int64_t inputs = config_.in_channels * width;
+    const std::int64_t largest = largest_batch(width);
     const std::span<const float> values(x, static_cast<std::size_t>(batch * inputs));
     const float divisor = qconv::quantizer_divisor(input_.first, values);
     const float next_divisor = input_.mix == 0 ? divisor : qconv::quantizer_divisor(input_.next, values);
     for (std::int64_t done = 0; done < batch; done += largest) {
-        qconv::CallContext context(lease.data(), plan.slab, plan.workers);
+        qconv::CallContext context(workspace, plan.slab, plan.workers);
         const qconv::ForwardInput input{.x = x + done * inputs,
                                         .y = y + done * outputs,
                                         .batch = std::min(largest, batch - done),
                                         .width = width,
                                         .divisor = divisor,
                                         .next_divisor = next_divisor};
-        qconv::call_forward(*kernel_, config_, packed_, input_, plan, input, context);
+        qconv::call_forward(op_kernel(QCONV_OP_FORWARD), config_, forward_weight_, input_, plan, input, context);
     }
 }

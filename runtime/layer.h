@@ -1,32 +1,42 @@
-// A layer: a configuration, the kernel chosen for it, its packed weights, and workspaces to reuse.
+// A layer: a configuration, the kernels chosen for it, its packed weights, and workspaces to reuse.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
-#include <vector>
 
+#include "backward.h"
 #include "config.h"
 #include "memory.h"
 #include "pack.h"
+#include "pack_grad_input.h"
 #include "plan.h"
+#include "plan_backward.h"
+#include "pool.h"
 #include "qconv/qconv.h"
+#include "surrogate.h"
 
 namespace qconv {
 
-/// Workspaces of calls that bring none: one for each call that runs at the same time, kept between calls.
-class WorkspacePool {
-public:
-    /// At least `bytes`. Allocates only when no idle one is large enough.
-    Memory take(std::size_t bytes);
-    void give_back(Memory memory) noexcept;
+/// Scratch memory that a caller brings; NULL for the layer's own.
+struct Workspace {
+    void *data;
+    std::size_t bytes;
+};
 
-private:
-    std::mutex mutex_;
-    std::vector<Memory> idle_;
-    std::size_t taken_ = 0;
+/// A state that a caller brings.
+struct StateView {
+    const void *data;
+    std::size_t bytes;
+};
+
+/// What backward is asked for; NULL where it is not.
+struct Gradients {
+    float *input;
+    float *weight;
+    float *bias;
 };
 
 } // namespace qconv
@@ -36,24 +46,52 @@ struct qconv_layer {
 public:
     qconv_layer(const qconv_layer_config &config, const float *weight, const float *bias);
 
+    /// No other call may use the layer meanwhile.
+    void set_weights(const float *weight, const float *bias);
+
     std::int64_t width_out(std::int64_t width) const { return qconv::width_out(config_, width); }
     std::size_t workspace_size(std::int64_t batch, std::int64_t width) const;
-    void forward(const float *x, std::int64_t batch, std::int64_t width, float *y, void *workspace,
-                 std::size_t workspace_bytes) const;
+    void forward(const float *x, std::int64_t batch, std::int64_t width, float *y, qconv::Workspace workspace) const;
 
-    /// NULL for a direction that the layer was not created for.
-    const qconv_kernel *kernel(qconv_direction direction) const {
-        return direction == QCONV_FORWARD ? kernel_ : nullptr;
+    qconv_saved saved() const { return qconv::saved(config_); }
+    std::size_t state_size(std::int64_t batch, std::int64_t width) const;
+    std::size_t training_workspace_size(std::int64_t batch, std::int64_t width) const;
+    void forward_training(const float *x, std::int64_t batch, std::int64_t width, float *y, void *state,
+                          std::size_t state_bytes, qconv::Workspace workspace) const;
+    void backward(const float *x, qconv::StateView state, const float *grad_output, std::int64_t batch,
+                  std::int64_t width, const qconv::Gradients &gradients, qconv::Workspace workspace) const;
+
+    /// NULL unless the layer was created for this direction.
+    const qconv_kernel *kernel(qconv_direction direction) const;
+    std::size_t packed_bytes() const {
+        return forward_weight_.bytes() + grad_input_weight_.bytes() + float_weight_.bytes();
     }
-    std::size_t packed_bytes() const { return packed_.bytes(); }
 
 private:
-    qconv::Plan plan(std::int64_t batch, std::int64_t width) const;
+    const qconv_kernel &op_kernel(qconv_op op) const { return *kernels_[op]; }
+    /// Throws unless the layer was created for this direction; `why` says what needs it.
+    void require_direction(qconv_direction direction, const char *why) const;
+    /// Samples that one call of a kernel may take: it indexes elements in int32.
+    std::int64_t largest_batch(std::int64_t width) const;
+    qconv::Plan forward_plan(std::int64_t batch, std::int64_t width) const;
+    qconv::GradInputPlan grad_input_plan(std::int64_t batch, std::int64_t width) const;
+    qconv::GradWeightPlan grad_weight_plan(std::int64_t batch, std::int64_t width) const;
+    void run_forward(const qconv::Plan &plan, const float *x, std::int64_t batch, std::int64_t width, float *y,
+                     void *workspace) const;
+    void save_state(const qconv::Plan &plan, const float *x, std::int64_t batch, std::int64_t width,
+                    std::uint32_t *state, void *workspace) const;
+    void run_grad_input(const qconv::GradInputPlan &plan, const qconv::BackwardInput &input, float *grad_input,
+                        void *workspace) const;
+    void run_grad_weight(const qconv::GradWeightPlan &plan, const qconv::BackwardInput &input, float *grad_weight,
+                         void *workspace) const;
 
     qconv_layer_config config_;
-    const qconv_kernel *kernel_;
+    std::array<const qconv_kernel *, QCONV_OPS> kernels_{};
     qconv::MixedQuantizer input_;
-    qconv::PackedLayer packed_;
+    qconv::PackedForward forward_weight_;
+    qconv::PackedGradInput grad_input_weight_;
+    qconv::Memory float_weight_; // as given; only where grad_weight takes a derivative of it
+    qconv::PackScratch pack_scratch_;
     mutable qconv::WorkspacePool pool_;
 };
 

@@ -1,214 +1,304 @@
 #include "pack.h"
 
+#include <algorithm>
 #include <cstring>
-#include <string>
-#include <vector>
+#include <numeric>
 
 #include "arithmetic.h"
 #include "config.h"
-#include "errors.h"
-#include "quantize.h"
 
 namespace qconv {
 namespace {
 
-struct Shape {
-    std::int64_t groups, channels, outputs, taps; // channels and outputs of one group
+// What packs row by row: where the words of one output channel start.
+struct Destination {
+    std::int64_t block, lane;
 
-    std::int64_t index(std::int64_t group, std::int64_t output, std::int64_t channel, std::int64_t tap) const {
-        return ((group * outputs + output) * channels + channel) * taps + tap;
-    }
+    Destination(const qconv_kernel &kernel, const PackedShape &shape, std::int64_t group, std::int64_t output)
+        : block(group * shape.out_blocks + output / kernel.out_block), lane(output % kernel.out_block) {}
 };
 
-Memory zeroed(std::int64_t elements, std::size_t element_bytes) {
-    if (elements > max_elements) {
-        throw_invalid("elements of the packed weight", std::to_string(elements),
-                      "it must be at most " + std::to_string(max_elements));
-    }
-    Memory memory(static_cast<std::size_t>(elements) * element_bytes);
-    std::memset(memory.data(), 0, memory.bytes());
-    return memory;
-}
-
-// Calls visit(output block, row, step, lane in the block, element in the word, index of the weight) for every weight.
-template <typename Visit>
-void for_each_word_element(const qconv_kernel &kernel, const PackedShape &packed, const Shape &shape, Visit visit) {
-    const std::int64_t taps_per_word = word_taps(kernel);
-    for (std::int64_t g = 0; g < shape.groups; ++g) {
-        for (std::int64_t o = 0; o < shape.outputs; ++o) {
-            const std::int64_t out_block_index = g * packed.out_blocks + o / kernel.out_block;
-            for (std::int64_t c = 0; c < shape.channels; ++c) {
-                const std::int64_t row = taps_per_word == 1 ? c / kernel.word_channels : 0;
-                for (std::int64_t k = 0; k < shape.taps; ++k) {
-                    const std::int64_t step = k / taps_per_word;
-                    const std::int64_t element = k % taps_per_word * kernel.word_channels + c % kernel.word_channels;
-                    visit(out_block_index, row, step, o % kernel.out_block, element, shape.index(g, o, c, k));
-                }
-            }
+// Words that hold channels of one tap. `joined` has every eight channels of the row as a byte.
+template <typename Word>
+void store_channel_words(const std::uint8_t *joined, const PackedShape &shape, std::int64_t distance, Word *words) {
+    constexpr auto bytes = static_cast<std::int64_t>(sizeof(Word));
+    const std::int64_t taps = shape.steps;
+    for (std::int64_t row = 0; row < shape.rows; ++row) {
+        const std::uint8_t *first = joined + row * bytes * 8 * taps;
+        for (std::int64_t k = 0; k < taps; ++k) {
+            unsigned word = 0;
+            for (std::int64_t byte = 0; byte < bytes; ++byte)
+                word |= static_cast<unsigned>(first[byte * 8 * taps + k]) << (8 * byte);
+            words[(row * taps + k) * distance] = static_cast<Word>(word);
         }
     }
 }
 
+// Words that join taps.
 template <typename Word>
-Memory pack_bit_planes(const qconv_kernel &kernel, const PackedShape &packed, const Shape &shape,
-                       std::span<const std::uint8_t> levels) {
-    const std::int64_t plane_words = packed.rows * packed.steps * kernel.out_block;
-    Memory memory = zeroed(shape.groups * packed.out_blocks * kernel.weight_planes * plane_words, sizeof(Word));
-    Word *words = memory.as<Word>();
-    for_each_word_element(kernel, packed, shape,
-                          [&](std::int64_t block, std::int64_t row, std::int64_t step, std::int64_t lane,
-                              std::int64_t element, std::int64_t source) {
-                              const unsigned level = levels[static_cast<std::size_t>(source)];
-                              Word *word = words + block * kernel.weight_planes * plane_words +
-                                           (row * packed.steps + step) * kernel.out_block + lane;
-                              for (int plane = 0; plane < kernel.weight_planes; ++plane) {
-                                  const Word bit = level >> plane & 1U;
-                                  word[plane * plane_words] =
-                                      static_cast<Word>(word[plane * plane_words] | bit << element);
-                              }
-                          });
-    return memory;
+void store_tap_words(const std::uint8_t *levels, const qconv_kernel &kernel, const WeightRows &rows,
+                     const PackedShape &shape, std::int64_t distance, Word *words) {
+    const std::int64_t joined = word_taps(kernel);
+    for (std::int64_t step = 0; step < shape.steps; ++step) {
+        const std::int64_t first = step * joined;
+        const std::int64_t taps = std::min(joined, rows.taps - first);
+        unsigned word = 0;
+        for (std::int64_t c = 0; c < rows.channels; ++c) {
+            for (std::int64_t t = 0; t < taps; ++t)
+                word |= static_cast<unsigned>(levels[c * rows.taps + first + t]) << (t * kernel.word_channels + c);
+        }
+        words[step * distance] = static_cast<Word>(word);
+    }
 }
+
+// Packs the levels of one output channel at a time. The rows come with room for whole words of channels.
+template <typename Word>
+class BitPlanePacker {
+public:
+    BitPlanePacker(Memory &memory, const qconv_kernel &kernel, const PackedShape &shape, const WeightRows &rows)
+        : kernel_(kernel),
+          shape_(shape),
+          rows_(rows),
+          plane_words_(shape.rows * shape.steps * kernel.out_block) {
+        provide(memory, rows.groups * shape.out_blocks * kernel.weight_planes * plane_words_, sizeof(Word));
+        words_ = memory.as<Word>();
+    }
+
+    // `plane` and `joined` have room for a row.
+    void pack(const Destination &at, const std::uint8_t *levels, std::int64_t row_size, std::uint8_t *plane,
+              std::uint8_t *joined) const {
+        for (int p = 0; p < kernel_.weight_planes; ++p) {
+            const std::uint8_t *bits = levels;
+            if (kernel_.weight_planes > 1) {
+                std::transform(levels, levels + row_size, plane,
+                               [p](std::uint8_t level) { return static_cast<std::uint8_t>(level >> p & 1); });
+                bits = plane;
+            }
+            Word *words = words_ + (at.block * kernel_.weight_planes + p) * plane_words_ + at.lane;
+            if (word_taps(kernel_) > 1) {
+                store_tap_words(bits, kernel_, rows_, shape_, kernel_.out_block, words);
+            } else {
+                join_bits(bits, rows_.taps, 8, row_size - 7 * rows_.taps, joined);
+                store_channel_words(joined, shape_, kernel_.out_block, words);
+            }
+        }
+    }
+
+private:
+    const qconv_kernel &kernel_;
+    const PackedShape &shape_;
+    const WeightRows &rows_;
+    std::int64_t plane_words_;
+    Word *words_;
+};
 
 template <typename Element>
-Memory pack_elements(const qconv_kernel &kernel, const PackedShape &packed, const Shape &shape,
-                     std::span<const std::int32_t> values) {
-    const std::int64_t per_word = kernel.word_bits / kernel.element_bits;
-    const std::int64_t words = shape.groups * packed.out_blocks * packed.rows * packed.steps * kernel.out_block;
-    Memory memory = zeroed(words * per_word, sizeof(Element));
-    Element *elements = memory.as<Element>();
-    for_each_word_element(
-        kernel, packed, shape,
-        [&](std::int64_t block, std::int64_t row, std::int64_t step, std::int64_t lane, std::int64_t element,
-            std::int64_t source) {
-            const std::int64_t word = ((block * packed.rows + row) * packed.steps + step) * kernel.out_block + lane;
-            elements[word * per_word + element] = static_cast<Element>(values[static_cast<std::size_t>(source)]);
-        });
-    return memory;
-}
+class ElementPacker {
+public:
+    ElementPacker(Memory &memory, const qconv_kernel &kernel, const PackedShape &shape, const WeightRows &rows,
+                  const IntegerArithmetic &arithmetic)
+        : kernel_(kernel),
+          shape_(shape),
+          rows_(rows),
+          arithmetic_(arithmetic),
+          per_word_(kernel.word_bits / kernel.element_bits),
+          block_words_(shape.rows * shape.steps * kernel.out_block) {
+        provide(memory, rows.groups * shape.out_blocks * block_words_ * per_word_, sizeof(Element));
+        elements_ = memory.as<Element>();
+    }
 
-Memory pack_signs(const qconv_kernel &kernel, const PackedShape &packed, const Shape &shape,
-                  std::span<const float> values) {
-    Memory memory =
-        zeroed(shape.groups * packed.chunks * shape.outputs * shape.taps * kernel.tables, sizeof(std::uint8_t));
-    auto *entries = memory.as<std::uint8_t>();
-    for (std::int64_t g = 0; g < shape.groups; ++g) {
-        for (std::int64_t c = 0; c < shape.channels; ++c) {
-            const std::int64_t table = c / kernel.table_channels;
-            const std::int64_t chunk = g * packed.chunks + table / kernel.tables;
-            const auto bit = static_cast<std::uint8_t>(1U << (c % kernel.table_channels));
-            for (std::int64_t o = 0; o < shape.outputs; ++o) {
-                for (std::int64_t k = 0; k < shape.taps; ++k) {
-                    if (values[static_cast<std::size_t>(shape.index(g, o, c, k))] < 0) continue;
-                    std::uint8_t &entry =
-                        entries[((chunk * shape.outputs + o) * shape.taps + k) * kernel.tables + table % kernel.tables];
-                    entry = static_cast<std::uint8_t>(entry | bit);
-                }
+    void pack(const Destination &at, const std::uint8_t *levels) const {
+        const std::int64_t joined = word_taps(kernel_);
+        Element *words = elements_ + (at.block * block_words_ + at.lane) * per_word_;
+        for (std::int64_t c = 0; c < rows_.channels; ++c) {
+            const std::int64_t row = joined == 1 ? c / kernel_.word_channels : 0;
+            for (std::int64_t k = 0; k < rows_.taps; ++k) {
+                const std::int64_t word = (row * shape_.steps + k / joined) * kernel_.out_block;
+                const std::int64_t element = k % joined * kernel_.word_channels + c % kernel_.word_channels;
+                words[word * per_word_ + element] = static_cast<Element>(
+                    arithmetic_.element_factor * levels[c * rows_.taps + k] + arithmetic_.element_offset);
             }
         }
     }
-    return memory;
-}
 
-Memory pack_floats(const qconv_kernel &kernel, const PackedShape &packed, const Shape &shape,
-                   std::span<const float> values) {
-    Memory memory =
-        zeroed(shape.groups * packed.out_blocks * shape.channels * shape.taps * kernel.out_block, sizeof(float));
-    auto *floats = memory.as<float>();
-    for (std::int64_t g = 0; g < shape.groups; ++g) {
-        for (std::int64_t o = 0; o < shape.outputs; ++o) {
-            const std::int64_t block = g * packed.out_blocks + o / kernel.out_block;
-            for (std::int64_t c = 0; c < shape.channels; ++c) {
-                for (std::int64_t k = 0; k < shape.taps; ++k) {
-                    floats[((block * shape.channels + c) * shape.taps + k) * kernel.out_block + o % kernel.out_block] =
-                        values[static_cast<std::size_t>(shape.index(g, o, c, k))];
-                }
-            }
-        }
+private:
+    const qconv_kernel &kernel_;
+    const PackedShape &shape_;
+    const WeightRows &rows_;
+    const IntegerArithmetic &arithmetic_;
+    std::int64_t per_word_, block_words_;
+    Element *elements_;
+};
+
+// The sums that go with one output channel on the integer paths.
+class SumPacker {
+public:
+    SumPacker(PackedForward &packed, const WeightRows &rows, const IntegerArithmetic &arithmetic, Representation form)
+        : rows_(rows), arithmetic_(arithmetic), form_(form), edges_(packed.pad_delta != 0) {
+        provide(packed.offset, rows.groups * rows.outputs, sizeof(std::int32_t));
+        provide(packed.edge, rows.groups * rows.outputs * (rows.taps + 1), sizeof(float));
+        offset_ = packed.offset.as<std::int32_t>();
+        edge_ = packed.edge.as<float>();
     }
-    return memory;
-}
 
-// Prefix sums over the taps. `value` gives each weight as a number that sums without loss in double, or nearly.
-template <typename Value>
-Memory sum_edges(const Shape &shape, double unit, Value value) {
-    Memory memory = zeroed(shape.groups * shape.outputs * (shape.taps + 1), sizeof(float));
-    auto *edge = memory.as<float>();
-    for (std::int64_t g = 0; g < shape.groups; ++g) {
-        for (std::int64_t o = 0; o < shape.outputs; ++o) {
-            double sum = 0;
-            *edge++ = 0;
-            for (std::int64_t k = 0; k < shape.taps; ++k) {
-                for (std::int64_t c = 0; c < shape.channels; ++c) {
-                    sum += static_cast<double>(value(static_cast<std::size_t>(shape.index(g, o, c, k))));
-                }
-                *edge++ = static_cast<float>(sum * unit);
-            }
-        }
-    }
-    return memory;
-}
-
-Memory pack_offsets(const IntegerArithmetic &arithmetic, const Shape &shape, std::span<const std::int32_t> values) {
-    Memory memory = zeroed(shape.groups * shape.outputs, sizeof(std::int32_t));
-    const std::int64_t elements = shape.channels * shape.taps;
-    for (std::int64_t o = 0; o < shape.groups * shape.outputs; ++o) {
+    void pack(std::int64_t output, const std::uint8_t *levels) const {
         std::int64_t sum = 0;
-        for (std::int64_t i = o * elements; i < (o + 1) * elements; ++i)
-            sum += values[static_cast<std::size_t>(i)];
-        memory.as<std::int32_t>()[o] =
-            static_cast<std::int32_t>(arithmetic.offset_per_weight * sum + arithmetic.offset_per_element * elements);
+        if (arithmetic_.offset_per_weight != 0) {
+            const std::int64_t level_sum = std::accumulate(levels, levels + rows_.elements(), std::int64_t{0});
+            sum = arithmetic_.element_factor * level_sum + arithmetic_.element_offset * rows_.elements();
+        }
+        offset_[output] = static_cast<std::int32_t>(arithmetic_.offset_per_weight * sum +
+                                                    arithmetic_.offset_per_element * rows_.elements());
+        if (edges_) sum_edges(edge_ + output * (rows_.taps + 1), levels);
     }
-    return memory;
+
+private:
+    // Prefix sums over the taps, exact until they are scaled.
+    void sum_edges(float *edge, const std::uint8_t *levels) const {
+        const bool is_signed = form_.values == Representation::Values::Symmetric;
+        const std::int64_t factor = is_signed ? 2 : 1;
+        const std::int64_t less = is_signed ? rows_.channels * form_.top() : 0;
+        const double unit = 1.0 / form_.top();
+        std::int64_t sum = 0;
+        *edge++ = 0;
+        for (std::int64_t k = 0; k < rows_.taps; ++k) {
+            std::int64_t level_sum = 0;
+            for (std::int64_t c = 0; c < rows_.channels; ++c)
+                level_sum += levels[c * rows_.taps + k];
+            sum += factor * level_sum - less;
+            *edge++ = static_cast<float>(static_cast<double>(sum) * unit);
+        }
+    }
+
+    const WeightRows &rows_;
+    const IntegerArithmetic &arithmetic_;
+    Representation form_;
+    bool edges_;
+    std::int32_t *offset_;
+    float *edge_;
+};
+
+// Calls visit(group, output, levels of its row) for every output channel. The row is `row_size` long, zeros at its end.
+template <typename Visit>
+void for_each_level_row(const WeightRows &rows, const TensorQuantizer &quantizer, std::int64_t row_size,
+                        std::uint8_t *levels, Visit visit) {
+    std::memset(levels + rows.elements(), 0, static_cast<std::size_t>(row_size - rows.elements()));
+    for (std::int64_t g = 0; g < rows.groups; ++g) {
+        for (std::int64_t o = 0; o < rows.outputs; ++o) {
+            quantizer.levels(rows.row(g, o), levels);
+            visit(g, o, levels);
+        }
+    }
 }
 
-void pack_integers(PackedLayer &layer, const qconv_kernel &kernel, const qconv_layer_config &config, const Shape &shape,
-                   std::span<const float> weight) {
+void pack_integers(PackedForward &packed, const qconv_kernel &kernel, const qconv_layer_config &config,
+                   const WeightRows &rows, const TensorQuantizer &quantizer, PackScratch &scratch) {
     const Representation form = weight_representation(config);
     const Representation input = input_representation(config);
     const IntegerArithmetic arithmetic = integer_arithmetic(kernel, config);
-    const std::vector<std::uint8_t> levels = quantize_levels(weight_quantizer(config).first, weight);
-    std::vector<std::int32_t> values(levels.begin(), levels.end());
-    for (std::int32_t &value : values)
-        value = arithmetic.element_factor * value + arithmetic.element_offset;
+    packed.dot_factor = arithmetic.dot_factor;
+    packed.window_factor = arithmetic.window_factor;
+    packed.scale = static_cast<float>(arithmetic.scale);
+    packed.pad_level = nearest_level(input, config.pad_value);
+    packed.pad_delta = config.pad_value - level_value(input, packed.pad_level);
 
+    const bool whole_words = kernel.path == QCONV_PATH_B1B1 && word_taps(kernel) == 1;
+    const std::int64_t row_size = whole_words ? packed.shape.rows * kernel.word_bits * rows.taps : rows.elements();
+    std::uint8_t *levels = scratch.take<std::uint8_t>(3 * row_size);
+    const SumPacker sums(packed, rows, arithmetic, form);
+    const auto pack_rows = [&](auto pack_row) {
+        for_each_level_row(rows, quantizer, row_size, levels,
+                           [&](std::int64_t g, std::int64_t o, const std::uint8_t *row) {
+                               pack_row(Destination(kernel, packed.shape, g, o), row);
+                               sums.pack(g * rows.outputs + o, row);
+                           });
+    };
+    const auto pack_bits = [&]<typename Word>(Word) {
+        const BitPlanePacker<Word> packer(packed.weight, kernel, packed.shape, rows);
+        pack_rows([&](const Destination &at, const std::uint8_t *row) {
+            packer.pack(at, row, row_size, levels + row_size, levels + 2 * row_size);
+        });
+    };
+    const auto pack_elements = [&]<typename Element>(Element) {
+        const ElementPacker<Element> packer(packed.weight, kernel, packed.shape, rows, arithmetic);
+        pack_rows([&](const Destination &at, const std::uint8_t *row) { packer.pack(at, row); });
+    };
     if (kernel.path == QCONV_PATH_INT8) {
-        layer.weight = kernel.element_bits == 16 ? pack_elements<std::int16_t>(kernel, layer.shape, shape, values)
-                                                 : pack_elements<std::int8_t>(kernel, layer.shape, shape, values);
+        kernel.element_bits == 16 ? pack_elements(std::int16_t{}) : pack_elements(std::int8_t{});
     } else {
-        layer.weight = kernel.word_bits == 32 ? pack_bit_planes<std::uint32_t>(kernel, layer.shape, shape, levels)
-                                              : pack_bit_planes<std::uint8_t>(kernel, layer.shape, shape, levels);
+        kernel.word_bits == 32 ? pack_bits(std::uint32_t{}) : pack_bits(std::uint8_t{});
     }
-    layer.offset = pack_offsets(arithmetic, shape, values);
-    const bool is_signed = form.values == Representation::Values::Symmetric;
-    const int factor = is_signed ? 2 : 1;
-    const int less = is_signed ? form.top() : 0;
-    layer.edge = sum_edges(shape, 1.0 / form.top(), [&](std::size_t i) { return factor * levels[i] - less; });
-    layer.dot_factor = arithmetic.dot_factor;
-    layer.window_factor = arithmetic.window_factor;
-    layer.scale = static_cast<float>(arithmetic.scale);
-    layer.pad_level = nearest_level(input, config.pad_value);
-    layer.pad_delta = config.pad_value - level_value(input, layer.pad_level);
+}
+
+void pack_signs(PackedForward &packed, const qconv_kernel &kernel, const WeightRows &rows,
+                const TensorQuantizer &quantizer, PackScratch &scratch) {
+    const std::int64_t chunks = packed.shape.chunks;
+    const std::int64_t table_size = kernel.table_channels * rows.taps; // elements of a row that index one table
+    const std::int64_t row_size = chunks * kernel.tables * table_size;
+    const std::int64_t chunk_entries = rows.outputs * rows.taps * kernel.tables;
+    provide(packed.weight, rows.groups * chunks * chunk_entries, sizeof(std::uint8_t));
+    auto *entries = packed.weight.as<std::uint8_t>();
+    std::uint8_t *levels = scratch.take<std::uint8_t>(2 * row_size);
+    std::uint8_t *joined = levels + row_size;
+    for_each_level_row(rows, quantizer, row_size, levels,
+                       [&](std::int64_t g, std::int64_t o, const std::uint8_t *row) {
+                           join_bits(row, rows.taps, kernel.table_channels,
+                                     row_size - (kernel.table_channels - 1) * rows.taps, joined);
+                           const std::uint8_t *source = joined;
+                           for (std::int64_t z = 0; z < chunks; ++z) {
+                               std::uint8_t *chunk = entries + (g * chunks + z) * chunk_entries +
+                                                     o * rows.taps * kernel.tables;
+                               for (std::int64_t u = 0; u < kernel.tables; ++u, source += table_size) {
+                                   for (std::int64_t k = 0; k < rows.taps; ++k)
+                                       chunk[k * kernel.tables + u] = source[k];
+                               }
+                           }
+                       });
+}
+
+void pack_floats(PackedForward &packed, const qconv_kernel &kernel, const WeightRows &rows,
+                 const TensorQuantizer &quantizer, PackScratch &scratch) {
+    constexpr std::int64_t longest = 256; // values of each output channel quantized together: the block stays in L1
+    const std::int64_t block_size = rows.elements() * kernel.out_block;
+    provide(packed.weight, rows.groups * packed.shape.out_blocks * block_size, sizeof(float));
+    auto *floats = packed.weight.as<float>();
+    float *values = scratch.take<float>(longest);
+    for (std::int64_t g = 0; g < rows.groups; ++g) {
+        for (std::int64_t block = 0; block < packed.shape.out_blocks; ++block, floats += block_size) {
+            const std::int64_t first = block * kernel.out_block;
+            const std::int64_t lanes = std::min<std::int64_t>(kernel.out_block, rows.outputs - first);
+            for (std::int64_t from = 0; from < rows.elements(); from += longest) {
+                const std::int64_t count = std::min(longest, rows.elements() - from);
+                for (std::int64_t lane = 0; lane < lanes; ++lane) {
+                    quantizer.values(rows.row(g, first + lane).subspan(static_cast<std::size_t>(from),
+                                                                       static_cast<std::size_t>(count)),
+                                     values);
+                    float *result = floats + from * kernel.out_block + lane;
+                    for (std::int64_t i = 0; i < count; ++i)
+                        result[i * kernel.out_block] = values[i];
+                }
+            }
+        }
+    }
 }
 
 } // namespace
 
-PackedLayer pack_layer(const qconv_kernel &kernel, const qconv_layer_config &config, std::span<const float> weight,
-                       std::span<const float> bias) {
-    const Shape shape{config.groups, channels_in_group(config), out_in_group(config), config.kernel_size};
-    PackedLayer layer;
-    layer.shape = packed_shape(kernel, shape.channels, shape.outputs, shape.taps);
-    if (kernel.word_bits > 0) {
-        pack_integers(layer, kernel, config, shape, weight);
-        return layer;
+void pack_forward(PackedForward &packed, const qconv_kernel &kernel, const qconv_layer_config &config,
+                  const TensorQuantizer &quantizer, std::span<const float> weight, std::span<const float> bias,
+                  PackScratch &scratch) {
+    const WeightRows rows(config, weight);
+    packed.shape = packed_shape(kernel, rows.channels, rows.outputs, rows.taps);
+    if (kernel.word_bits > 0) return pack_integers(packed, kernel, config, rows, quantizer, scratch);
+    if (kernel.path == QCONV_PATH_F32B1) {
+        pack_signs(packed, kernel, rows, quantizer, scratch);
+    } else {
+        pack_floats(packed, kernel, rows, quantizer, scratch);
     }
-    const std::vector<float> values = quantize_values(weight_quantizer(config), weight);
-    layer.weight = kernel.path == QCONV_PATH_F32B1 ? pack_signs(kernel, layer.shape, shape, values)
-                                                   : pack_floats(kernel, layer.shape, shape, values);
-    layer.edge = sum_edges(shape, 1.0, [&](std::size_t i) { return values[i]; });
-    layer.offset = zeroed(config.out_channels, sizeof(float));
-    if (!bias.empty()) std::memcpy(layer.offset.data(), bias.data(), bias.size_bytes());
-    return layer;
+    provide(packed.edge, config.out_channels * (rows.taps + 1), sizeof(float));
+    provide(packed.offset, config.out_channels, sizeof(float));
+    std::fill_n(packed.offset.as<float>(), config.out_channels, 0.0F);
+    std::copy(bias.begin(), bias.end(), packed.offset.as<float>());
 }
 
 } // namespace qconv

@@ -42,7 +42,13 @@ std::int64_t widest_in_cache(const qconv_kernel &kernel, const qconv_layer_confi
     return std::min(std::max(blocks, fewest), most);
 }
 
-// Tiles of a row so that the tasks of all rows share out evenly among the workers.
+} // namespace
+
+std::int64_t worthwhile_workers(const qconv_kernel &kernel, double multiplications, int threads) {
+    const double worth = multiplications / multiplications_per_nanosecond(kernel) / nanoseconds_per_worker;
+    return static_cast<std::int64_t>(std::clamp(worth, 1.0, static_cast<double>(threads)));
+}
+
 std::int64_t choose_tiles(std::int64_t fewest, std::int64_t blocks, std::int64_t rows, std::int64_t workers) {
     for (std::int64_t tiles = fewest; tiles <= std::min(blocks, fewest + workers); ++tiles) {
         const std::int64_t tasks = rows * tiles;
@@ -50,8 +56,6 @@ std::int64_t choose_tiles(std::int64_t fewest, std::int64_t blocks, std::int64_t
     }
     return fewest;
 }
-
-} // namespace
 
 Plan make_plan(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t batch, std::int64_t width,
                int threads) {
@@ -64,8 +68,7 @@ Plan make_plan(const qconv_kernel &kernel, const qconv_layer_config &config, std
     const double multiplications = static_cast<double>(batch) * static_cast<double>(plan.width_out) *
                                    static_cast<double>(config.out_channels) *
                                    static_cast<double>(window_elements(config));
-    const double worth = multiplications / multiplications_per_nanosecond(kernel) / nanoseconds_per_worker;
-    const auto workers = static_cast<std::int64_t>(std::clamp(worth, 1.0, static_cast<double>(threads)));
+    const std::int64_t workers = worthwhile_workers(kernel, multiplications, threads);
 
     std::int64_t tiles = ceil_div(blocks, widest_in_cache(kernel, config));
     if (workers > 1) tiles = choose_tiles(tiles, blocks, rows, workers);

@@ -22,19 +22,35 @@ float hardtanh(float value) {
     return std::isnan(value) ? value : std::clamp(value, -1.0F, 1.0F);
 }
 
-std::vector<float> quantize_alone(const qconv_quantizer &quantizer, std::span<const float> values) {
-    const Representation form = representation(quantizer);
-    std::vector<float> result(values.begin(), values.end());
-    if (form.integer()) {
-        const std::vector<std::uint8_t> levels = quantize_levels(quantizer, values);
-        std::transform(levels.begin(), levels.end(), result.begin(),
-                       [form](std::uint8_t level) { return level_value(form, level); });
-    } else if (quantizer.kind == QCONV_PROGRESSIVE_SIGN) {
-        const float divisor = quantizer_divisor(quantizer, values);
-        for (float &value : result)
-            value = hardtanh(value / divisor);
+// Calls use(function from a value to its level): one loop a kind, which the compiler can turn into vectors.
+template <typename Use>
+void with_level(const qconv_quantizer &quantizer, float divisor, Use use) {
+    const int top = representation(quantizer).top();
+    const auto scale = static_cast<float>(top);
+    switch (quantizer.kind) {
+        case QCONV_INPUTDOREFA:
+            return use([=](float v) { return round_level(v > 0 ? std::min(v, 1.0F) * scale : 0.0F, top); });
+        case QCONV_WEIGHTDOREFA:
+            return use([=](float v) { return round_level((std::tanh(v) / divisor + 0.5F) * scale, top); });
+        case QCONV_STEHEAVISIDE:
+            return use([](float v) { return static_cast<std::uint8_t>(v > 0 ? 1 : 0); });
+        default:
+            return use([](float v) { return static_cast<std::uint8_t>(v < 0 ? 0 : 1); });
     }
-    return result;
+}
+
+// The same for the quantized value itself.
+template <typename Use>
+void with_value(const qconv_quantizer &quantizer, float divisor, Use use) {
+    const Representation form = representation(quantizer);
+    if (form.integer()) {
+        with_level(quantizer, divisor,
+                   [&](auto level) { use([=](float v) { return level_value(form, level(v)); }); });
+    } else if (quantizer.kind == QCONV_PROGRESSIVE_SIGN) {
+        use([=](float v) { return hardtanh(v / divisor); });
+    } else {
+        use([](float v) { return v; });
+    }
 }
 
 } // namespace
@@ -100,36 +116,27 @@ float quantizer_divisor(const qconv_quantizer &quantizer, std::span<const float>
     return 1.0F;
 }
 
-std::vector<std::uint8_t> quantize_levels(const qconv_quantizer &quantizer, std::span<const float> values) {
-    const Representation form = representation(quantizer);
-    if (!form.integer()) {
-        throw Error(QCONV_INTERNAL, "quantizer " + std::to_string(static_cast<int>(quantizer.kind)) + " has no levels");
+TensorQuantizer::TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor)
+    : mixed_(mixed),
+      divisor_(quantizer_divisor(mixed.first, tensor)),
+      next_divisor_(mixed.mix == 0 ? divisor_ : quantizer_divisor(mixed.next, tensor)) {}
+
+void TensorQuantizer::levels(std::span<const float> part, std::uint8_t *result) const {
+    if (!representation(mixed_).integer()) {
+        throw Error(QCONV_INTERNAL, "quantizer " + std::to_string(static_cast<int>(mixed_.first.kind)) + " has no levels");
     }
-    const int top = form.top();
-    const auto scale = static_cast<float>(top);
-    std::vector<std::uint8_t> levels(values.size());
-    const auto fill = [&](auto level) { std::transform(values.begin(), values.end(), levels.begin(), level); };
-    if (quantizer.kind == QCONV_INPUTDOREFA) {
-        fill([=](float v) { return round_level(v > 0 ? std::min(v, 1.0F) * scale : 0.0F, top); });
-    } else if (quantizer.kind == QCONV_WEIGHTDOREFA) {
-        const float divisor = quantizer_divisor(quantizer, values);
-        fill([=](float v) { return round_level((std::tanh(v) / divisor + 0.5F) * scale, top); });
-    } else if (quantizer.kind == QCONV_STEHEAVISIDE) {
-        fill([](float v) { return static_cast<std::uint8_t>(v > 0 ? 1 : 0); });
-    } else {
-        fill([](float v) { return static_cast<std::uint8_t>(v < 0 ? 0 : 1); });
-    }
-    return levels;
+    with_level(mixed_.first, divisor_, [&](auto level) { std::transform(part.begin(), part.end(), result, level); });
 }
 
-std::vector<float> quantize_values(const MixedQuantizer &mixed, std::span<const float> values) {
-    std::vector<float> result = quantize_alone(mixed.first, values);
-    if (mixed.mix == 0) return result;
-    const std::vector<float> next = quantize_alone(mixed.next, values);
-    const auto keep = static_cast<float>(1.0 - double{mixed.mix});
-    std::transform(result.begin(), result.end(), next.begin(), result.begin(),
-                   [&](float a, float b) { return b * mixed.mix + a * keep; });
-    return result;
+void TensorQuantizer::values(std::span<const float> part, float *result) const {
+    with_value(mixed_.first, divisor_, [&](auto value) { std::transform(part.begin(), part.end(), result, value); });
+    if (mixed_.mix == 0) return;
+    const float mix = mixed_.mix;
+    const auto keep = static_cast<float>(1.0 - double{mix});
+    with_value(mixed_.next, next_divisor_, [&](auto value) {
+        std::transform(part.begin(), part.end(), result, result,
+                       [=](float v, float first) { return value(v) * mix + first * keep; });
+    });
 }
 
 } // namespace qconv

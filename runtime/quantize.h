@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "config.h"
 #include "qconv/qconv.h"
@@ -41,9 +40,18 @@ int nearest_level(Representation representation, float value);
 /// bitorch gives NaN); 1 for the others.
 float quantizer_divisor(const qconv_quantizer &quantizer, std::span<const float> values);
 
-/// Levels of an integer-valued quantizer. NaN gives level 0.
-std::vector<std::uint8_t> quantize_levels(const qconv_quantizer &quantizer, std::span<const float> values);
-/// Values of any quantizer.
-std::vector<float> quantize_values(const MixedQuantizer &mixed, std::span<const float> values);
+/// A quantizer and the tensor it is for, of which it quantizes any part.
+class TensorQuantizer {
+public:
+    TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor);
+
+    /// Levels of an integer-valued quantizer. NaN gives level 0, but 1 by sign.
+    void levels(std::span<const float> part, std::uint8_t *result) const;
+    void values(std::span<const float> part, float *result) const;
+
+private:
+    MixedQuantizer mixed_;
+    float divisor_, next_divisor_;
+};
 
 } // namespace qconv

@@ -85,26 +85,31 @@ std::size_t slab_bytes(std::size_t scratch) {
     return header + align_up(scratch);
 }
 
-CallContext::CallContext(void *workspace, std::size_t slab, int workers)
-    : base_(static_cast<std::byte *>(workspace)), slab_bytes_(slab), workers_(workers) {
+CallContext::CallContext(void *workspace, std::size_t slab, int workers, std::size_t extra)
+    : base_(static_cast<std::byte *>(workspace)), first_bytes_(slab + extra), slab_bytes_(slab), workers_(workers) {
     error_[0] = '\0';
-    for (int i = 0; i < workers; ++i) {
-        Slab *header = new (base_ + static_cast<std::size_t>(i) * slab_bytes_) Slab;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(workers); ++i) {
+        Slab *header = new (slab_start(i)) Slab;
         header->live = 0;
         header->top = slab_bytes(0);
     }
 }
 
+std::byte *CallContext::slab_start(std::size_t index) const {
+    return base_ + (index == 0 ? 0 : first_bytes_ + (index - 1) * slab_bytes_);
+}
+
 CallContext::Slab &CallContext::slab(std::size_t index) const {
-    return *std::launder(reinterpret_cast<Slab *>(base_ + index * slab_bytes_));
+    return *std::launder(reinterpret_cast<Slab *>(slab_start(index)));
 }
 
 void *CallContext::allocate(std::size_t bytes) noexcept {
     const int worker = on_worker() ? current_worker : 0;
     Slab &slab = this->slab(static_cast<std::size_t>(worker));
-    if (slab.live == max_live || bytes > slab_bytes_ - slab.top) return fall_back(bytes);
+    const std::size_t end = worker == 0 ? first_bytes_ : slab_bytes_;
+    if (slab.live == max_live || bytes > end - slab.top) return fall_back(bytes);
     const std::size_t start = slab.top;
-    slab.top = std::min(start + align_up(std::max<std::size_t>(bytes, 1)), slab_bytes_);
+    slab.top = std::min(start + align_up(std::max<std::size_t>(bytes, 1)), end);
     slab.blocks[slab.live++] = start;
     return reinterpret_cast<std::byte *>(&slab) + start;
 }
@@ -112,13 +117,13 @@ void *CallContext::allocate(std::size_t bytes) noexcept {
 void CallContext::release(void *memory) noexcept {
     if (memory == nullptr) return;
     const std::uintptr_t distance = reinterpret_cast<std::uintptr_t>(memory) - reinterpret_cast<std::uintptr_t>(base_);
-    const std::size_t index = distance / slab_bytes_;
+    const std::size_t index = distance < first_bytes_ ? 0 : (distance - first_bytes_) / slab_bytes_ + 1;
     if (index >= static_cast<std::size_t>(workers_)) { // also when the block lies below the workspace
         qconv::release(memory);
         return;
     }
     Slab &slab = this->slab(index);
-    const std::size_t start = distance % slab_bytes_;
+    const auto start = static_cast<std::size_t>(static_cast<std::byte *>(memory) - slab_start(index));
     for (std::uint32_t i = slab.live; i > 0; --i) {
         if (slab.blocks[i - 1] != start) continue;
         slab.blocks[i - 1] |= 1U;

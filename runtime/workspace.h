@@ -25,8 +25,8 @@ std::size_t slab_bytes(std::size_t scratch);
 /// top of what the calling thread holds while it waits.
 class CallContext {
 public:
-    /// workspace: `workers` slabs of `slab` bytes, 64-byte aligned.
-    CallContext(void *workspace, std::size_t slab, int workers);
+    /// workspace, 64-byte aligned: `workers` slabs of `slab` bytes each, and `extra` more for the first.
+    CallContext(void *workspace, std::size_t slab, int workers, std::size_t extra = 0);
     CallContext(const CallContext &) = delete;
     CallContext &operator=(const CallContext &) = delete;
 
@@ -59,9 +59,11 @@ public:
 
 private:
     struct Slab;
+    std::byte *slab_start(std::size_t index) const;
     Slab &slab(std::size_t index) const;
 
     std::byte *base_;
+    std::size_t first_bytes_;
     std::size_t slab_bytes_;
     int workers_;
     std::atomic<bool> failed_{false};

@@ -59,8 +59,77 @@ struct LookupStages : OutputStages {
     Halide::RVar taps, tables, chunks;
 };
 
+/// What grad_input has on every path. One task: one batch entry, one group, tile_width columns in all their phases.
+struct GradInputStages {
+    /// grad_input(phase, column, c, g, n): pure with unit stride; else one update, over result_phase and result_column.
+    Halide::Func grad_input;
+    bool unit_stride = false;
+    Halide::RVar result_phase, result_column;
+    Halide::Var i, c, g, n, p, o;
+    Halide::Expr tile_width; ///< columns per task
+    int width_block = 1;     ///< columns computed together
+    /// padded(p, o, g, n): wanted once per task.
+    Halide::Func padded;
+    /// passes(i, c, g, n), bytes from words of 32 positions, and factor(i, c, g, n), with cases worth code of their own:
+    /// wanted once for each channel of a strip.
+    Halide::Func passes, factor;
+    std::vector<Halide::Expr> passes_cases, factor_cases;
+    /// acc(column, phase, c, g, n): the sums.
+    Halide::Func acc;
+    Halide::Var column, phase;
+};
+
+/// grad_input by multiply-accumulate: acc has one update over `taps` and `rows`, of channel_block channels together.
+struct GradInputSumStages : GradInputStages {
+    int channel_block = 1;
+    Halide::RVar taps, rows;
+};
+
+/// grad_input by table lookup; the stages are those of LookupStages, with column and phase in place of w.
+struct GradInputLookupStages : GradInputStages {
+    std::vector<Halide::Func> halves;
+    Halide::Func table;
+    Halide::Var entry;
+    int table_entries = 0;
+    Halide::Func part;
+    Halide::RVar taps, tables, chunks;
+};
+
+/// What grad_weight has in either form: grad_weight(k, c, o, g). One task: out_block output channels and tile_channels
+/// input channels of a group; the sums over positions and batch are made within it.
+struct GradWeightStages {
+    Halide::Func grad_weight;
+    Halide::Var k, c, o, g, p, w;
+    Halide::Expr tile_channels;
+    int out_block = 1;
+    /// Conditions worth code of their own for the result.
+    std::vector<Halide::Expr> cases;
+    /// acc(o, k, c, g): one update over `tile` tiles of positions of every `sample`, and the reductions below.
+    Halide::Func acc;
+    Halide::RVar tile, sample;
+};
+
+/// grad_weight by table lookup.
+struct GradWeightLookupStages : GradWeightStages {
+    /// gy as transposed(o, w, g, n), wanted once per tile.
+    Halide::Func transposed;
+    /// The input as signs, padded and, as table entries, index, all (p, c, g, n) in bytes: wanted once per call.
+    Halide::Func signs, padded, index;
+    /// table(o, entry, group of positions, g, n), and the two half sums it adds; wanted once per `chunk` of `tables`.
+    Halide::Func table;
+    std::vector<Halide::Func> halves;
+    Halide::Var entry;
+    int table_entries = 0;
+    Halide::RVar tables, chunk;
+    /// outside(o, k, g): two updates over a few columns.
+    Halide::Func outside;
+};
+
 /// Schedules every stage for the generator's target.
 void apply(const ForwardStages &stages, const Halide::GeneratorContext &context);
 void apply(const LookupStages &stages, const Halide::GeneratorContext &context);
+void apply(const GradInputSumStages &stages, const Halide::GeneratorContext &context);
+void apply(const GradInputLookupStages &stages, const Halide::GeneratorContext &context);
+void apply(const GradWeightLookupStages &stages, const Halide::GeneratorContext &context);
 
 } // namespace qconv::schedules

@@ -126,4 +126,152 @@ void apply(const LookupStages &s, const GeneratorContext &context) {
         half.compute_at(table, s.p).vectorize(s.p, lanes, TailStrategy::RoundUp).unroll(s.entry);
 }
 
+namespace {
+
+/// Where the stages of grad_input are computed: once a task, once a strip of columns, once a channel of a strip.
+struct GradInputLoops {
+    LoopLevel task, strip, channel;
+};
+
+/// With channel_block above 0: loops, from the inside, over the columns of a strip, the channels of a block, strips,
+/// blocks, tasks; a block's weights are reused over all strips. With 0: columns, channels, strips, tasks.
+GradInputLoops tile_grad_input(const GradInputStages &s, int channel_block, const Target &target) {
+    Func result = s.grad_input;
+    const int lanes = target.natural_vector_size<float>();
+    Var tile("tile"), strip("strip"), wi("wi"), task("task"), block("block"), ci("ci");
+    RVar rtile("tile"), rstrip("strip"), rwi("wi");
+    Stage stage = s.unit_stride ? Stage(result) : Stage(result.update());
+    const VarOrRVar column = s.unit_stride ? VarOrRVar(s.column) : VarOrRVar(s.result_column);
+    const VarOrRVar phase = s.unit_stride ? VarOrRVar(s.phase) : VarOrRVar(s.result_phase);
+    const VarOrRVar at_tile = s.unit_stride ? VarOrRVar(tile) : VarOrRVar(rtile);
+    const VarOrRVar at_strip = s.unit_stride ? VarOrRVar(strip) : VarOrRVar(rstrip);
+    const VarOrRVar in_strip = s.unit_stride ? VarOrRVar(wi) : VarOrRVar(rwi);
+    stage.split(column, at_tile, in_strip, s.tile_width, TailStrategy::GuardWithIf)
+        .split(in_strip, at_strip, in_strip, s.width_block, TailStrategy::GuardWithIf);
+
+    std::vector<VarOrRVar> order{in_strip, phase};
+    Var channel = s.c;
+    if (channel_block > 0) {
+        stage.split(s.c, block, ci, channel_block, TailStrategy::GuardWithIf);
+        channel = ci;
+        order.insert(order.end(), {ci, at_strip, block});
+    } else {
+        order.insert(order.end(), {s.c, at_strip});
+    }
+    order.insert(order.end(), {at_tile, s.g, s.n});
+    stage.reorder(order).vectorize(in_strip, lanes, TailStrategy::GuardWithIf);
+    if (s.unit_stride) {
+        stage.fuse(tile, s.g, task).fuse(task, s.n, task).parallel(task);
+        return {LoopLevel(result, task), LoopLevel(result, strip), LoopLevel(result, channel)};
+    }
+    stage.fuse(s.g, s.n, task).parallel(rtile).parallel(task);
+    return {LoopLevel(result, rtile), LoopLevel(result, rstrip), LoopLevel(result, channel)};
+}
+
+void schedule_grad_input(const GradInputStages &s, const GradInputLoops &loops, const Target &target) {
+    const int lanes = target.natural_vector_size<float>();
+    Func padded = s.padded, passes = s.passes, factor = s.factor;
+    padded.compute_at(loops.task).vectorize(s.p, lanes, TailStrategy::RoundUp);
+    passes.compute_at(loops.channel).align_bounds(s.i, 32).vectorize(s.i, 32, TailStrategy::RoundUp);
+    for (const Expr &condition : s.passes_cases)
+        passes.specialize(condition);
+    factor.compute_at(loops.channel).vectorize(s.i, lanes, TailStrategy::RoundUp);
+    for (const Expr &condition : s.factor_cases)
+        factor.specialize(condition);
+}
+
+} // namespace
+
+void apply(const GradInputSumStages &s, const GeneratorContext &context) {
+    const Target target = context.target();
+    const GradInputLoops loops = tile_grad_input(s, s.channel_block, target);
+    schedule_grad_input(s, loops, target);
+    const int lanes = target.natural_vector_size<float>();
+    Func acc = s.acc;
+    acc.compute_at(loops.strip)
+        .bound_extent(s.column, s.width_block)
+        .bound_extent(s.c, s.channel_block)
+        .align_bounds(s.c, s.channel_block)
+        .vectorize(s.column, lanes)
+        .unroll(s.column)
+        .unroll(s.c);
+    acc.update()
+        .reorder(s.column, s.c, s.taps, s.rows)
+        .vectorize(s.column, lanes)
+        .unroll(s.column)
+        .unroll(s.c);
+}
+
+void apply(const GradInputLookupStages &s, const GeneratorContext &context) {
+    const Target target = context.target();
+    const GradInputLoops loops = tile_grad_input(s, 0, target);
+    schedule_grad_input(s, loops, target);
+    const int lanes = target.natural_vector_size<float>();
+    Func acc = s.acc, part = s.part, table = s.table;
+    acc.compute_at(loops.strip).bound_extent(s.column, s.width_block).vectorize(s.column, lanes).unroll(s.column);
+    acc.update().reorder(s.column, s.phase, s.c, s.chunks).vectorize(s.column, lanes).unroll(s.column);
+    part.compute_at(acc, s.phase).vectorize(s.column, lanes).unroll(s.column);
+    part.update()
+        .reorder(s.column, s.tables, s.taps)
+        .vectorize(s.column, lanes)
+        .unroll(s.column)
+        .unroll(s.tables);
+    table.compute_at(acc, s.chunks)
+        .bound_extent(s.entry, s.table_entries)
+        .vectorize(s.p, lanes, TailStrategy::RoundUp)
+        .unroll(s.entry);
+    for (Func half : s.halves)
+        half.compute_at(table, s.p).vectorize(s.p, lanes, TailStrategy::RoundUp).unroll(s.entry);
+}
+
+void apply(const GradWeightLookupStages &s, const GeneratorContext &context) {
+    const Target target = context.target();
+    const int lanes = target.natural_vector_size<float>();
+    const int bytes = target.natural_vector_size<uint8_t>();
+    Var ob("ob"), oi("oi"), cb("cb"), ci("ci"), co("co"), task("task");
+    Func result = s.grad_weight, acc = s.acc;
+    // Written a few channels at a time, so that the sums and the rows of the result stay in L1 while they are transposed.
+    constexpr int transposed_channels = 8;
+    result.split(s.o, ob, oi, s.out_block, TailStrategy::GuardWithIf)
+        .split(s.c, cb, ci, s.tile_channels, TailStrategy::GuardWithIf)
+        .split(ci, co, ci, transposed_channels, TailStrategy::GuardWithIf)
+        .reorder(s.k, ci, oi, co, cb, ob, s.g)
+        .fuse(cb, ob, task)
+        .fuse(task, s.g, task)
+        .parallel(task);
+    for (const Expr &condition : s.cases)
+        result.specialize(condition);
+
+    acc.compute_at(result, task).bound_extent(s.o, s.out_block).vectorize(s.o, lanes).unroll(s.o);
+    // Every table row, once in L1, serves all taps and channels of the task.
+    acc.update()
+        .reorder(s.o, s.tables, s.k, s.c, s.chunk, s.tile, s.sample)
+        .vectorize(s.o, lanes)
+        .unroll(s.o)
+        .unroll(s.tables);
+    Func table = s.table, transposed = s.transposed;
+    table.compute_at(acc, s.chunk)
+        .bound_extent(s.entry, s.table_entries)
+        .vectorize(s.o, lanes)
+        .unroll(s.o)
+        .unroll(s.entry);
+    for (Func half : s.halves)
+        half.compute_at(table, half.args()[2]).vectorize(s.o, lanes).unroll(s.o).unroll(s.entry);
+    Var wi("wi");
+    transposed.compute_at(acc, s.tile)
+        .split(s.w, s.w, wi, lanes, TailStrategy::RoundUp)
+        .reorder(wi, s.o, s.w)
+        .vectorize(wi);
+
+    // The input's entries serve all output channels. Positions of 32 share a word.
+    Func signs = s.signs, padded = s.padded, index = s.index, outside = s.outside;
+    index.compute_root().fuse(s.c, s.g, task).fuse(task, index.args()[3], task).parallel(task);
+    index.vectorize(s.p, bytes, TailStrategy::RoundUp);
+    signs.compute_at(index, task).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
+    padded.compute_at(index, task).vectorize(s.p, bytes, TailStrategy::RoundUp);
+    outside.compute_at(result, task).vectorize(s.o, lanes);
+    outside.update(0).unscheduled();
+    outside.update(1).unscheduled();
+}
+
 } // namespace qconv::schedules

@@ -285,7 +285,7 @@ class Run(Cli):
     def test_runs(self):
         done = self.run_tool(*self.run_layer(), "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(json.loads(done.stdout)["shape"], [2, 8, 18])
+        self.assertEqual(json.loads(done.stdout)["files"]["y"]["shape"], [2, 8, 18])
         y = (self.dir / "y.npy").read_bytes()
         # Zeros have sign +1 on both sides: every output is the window's size.
         self.assertEqual(y[:6], b"\x93NUMPY")

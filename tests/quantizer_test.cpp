@@ -3,15 +3,11 @@
 #include "generators/quantizers.h"
 
 #include <cmath>
-#include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include "support/catch.h"
+#include "support/golden.h"
 #include "support/reference.h"
-#include "tools/layer_file.h"
 
 namespace qconv::test {
 namespace {
@@ -27,23 +23,18 @@ struct GoldenQuantizer {
     std::vector<float> v, forward, gradient;
 };
 
-std::vector<GoldenQuantizer> read_golden() {
-    const std::filesystem::path folder = QCONV_TEST_DATA "/golden";
-    const auto layers = tools::read_layer_file(folder / "quantizers_layers.json");
-    const auto cases = nlohmann::json::parse(std::ifstream(folder / "quantizers.json")).at("cases");
-    std::ifstream numbers(folder / "quantizers.bin", std::ios::binary);
-    REQUIRE(layers.size() == cases.size());
+std::vector<GoldenQuantizer> golden_quantizers() {
+    const Golden golden = read_golden("quantizers");
     std::vector<GoldenQuantizer> all;
-    for (size_t i = 0; i < layers.size(); ++i) {
-        GoldenQuantizer golden{layers[i].name, layers[i].config, {}, {}, {}};
-        const auto count = cases[i].at("count").get<size_t>();
-        numbers.seekg(static_cast<std::streamoff>(cases[i].at("offset").get<size_t>() * sizeof(float)));
-        for (std::vector<float> *part : {&golden.v, &golden.forward, &golden.gradient}) {
-            part->resize(count);
-            numbers.read(reinterpret_cast<char *>(part->data()), static_cast<std::streamsize>(count * sizeof(float)));
-        }
-        REQUIRE(numbers.good());
-        all.push_back(std::move(golden));
+    for (size_t i = 0; i < golden.layers.size(); ++i) {
+        const auto count = golden.cases[i].at("count").get<std::ptrdiff_t>();
+        const auto v = golden.data.begin() + golden.cases[i].at("offset").get<std::ptrdiff_t>();
+        const auto forward = v + count, gradient = forward + count;
+        all.push_back({golden.layers[i].name,
+                       golden.layers[i].config,
+                       {v, forward},
+                       {forward, gradient},
+                       {gradient, gradient + count}});
     }
     return all;
 }
@@ -153,7 +144,7 @@ double forward_tolerance(double expected) {
 }
 
 TEST_CASE("quantizers: forward and surrogate expressions give bitorch's values", "[quantizers][golden]") {
-    for (const GoldenQuantizer &golden : read_golden()) {
+    for (const GoldenQuantizer &golden : golden_quantizers()) {
         const qconv_layer_config &c = golden.config;
         const qconv_quantizer &first = c.input_quantization, &next = c.input_next;
         const float mix = c.input_mix, tensor_max = reference::max_abs_tanh(golden.v);
@@ -170,10 +161,15 @@ TEST_CASE("quantizers: forward and surrogate expressions give bitorch's values",
         });
         const auto gradient =
             evaluate([&](const Expr &v) { return mixed(gradient_of(first, v), gradient_of(next, v)); });
+        const auto selected_gradient = evaluate([&](const Expr &v) {
+            return mixed(quantizers::gradient(first.kind, v, first.beta),
+                         quantizers::gradient(next.kind, v, next.beta));
+        });
         for (size_t i = 0; i < golden.v.size(); ++i) {
             const double expected = double{golden.forward[i]};
             INFO(golden.name << " of " << golden.v[i] << ": bitorch " << expected << ", got " << forward[i] << " and "
-                             << selected[i] << "; gradient: bitorch " << golden.gradient[i] << ", got " << gradient[i]);
+                             << selected[i] << "; gradient: bitorch " << golden.gradient[i] << ", got " << gradient[i]
+                             << " and " << selected_gradient[i]);
             CHECK((expected == forward[i] || std::abs(forward[i] - expected) <= forward_tolerance(expected)));
             CHECK((expected == selected[i] || std::abs(selected[i] - expected) <= forward_tolerance(expected)));
             // bitorch's own surrogate is NaN where cosh overflows; ours may be anything there.
@@ -181,12 +177,13 @@ TEST_CASE("quantizers: forward and surrogate expressions give bitorch's values",
             const double slack = (1 - double{mix}) * gradient_tolerance(first, double{golden.v[i]}) +
                                  double{mix} * gradient_tolerance(next, double{golden.v[i]}) + 2 * kUnit;
             CHECK(std::abs(gradient[i] - double{golden.gradient[i]}) <= slack);
+            CHECK(std::abs(selected_gradient[i] - double{golden.gradient[i]}) <= slack);
         }
     }
 }
 
 TEST_CASE("quantizers: the oracle gives bitorch's values", "[quantizers][golden]") {
-    for (const GoldenQuantizer &golden : read_golden()) {
+    for (const GoldenQuantizer &golden : golden_quantizers()) {
         const qconv_layer_config &c = golden.config;
         const float one = 1.0f;
         const auto count = static_cast<int64_t>(golden.v.size());

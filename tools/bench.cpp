@@ -4,17 +4,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iostream>
 #include <memory>
 #include <regex>
 
 #include "tools/bench_kernels.h"
+#include "tools/bench_rows.h"
 #include "tools/commands.h"
+#include "tools/directions.h"
 #include "tools/errors.h"
-#include "tools/files.h"
 #include "tools/layer_file.h"
 #include "tools/targets.h"
-#include "tools/text.h"
 #include "tools/workloads.h"
 
 namespace qconv::tools {
@@ -23,7 +22,7 @@ namespace {
 struct Options {
     std::string input; // a table or a layer file; "" for the built-in table
     std::string layer = "QConv1d";
-    std::string input_quantization = "sign", weight_quantization = "sign";
+    std::string input_quantization = "sign", weight_quantization = "sign", threshold = "none";
     int bits = 0;
     float pad_value = -1;
     std::string target = "host";
@@ -33,10 +32,12 @@ struct Options {
     int threads = 1;
     int64_t batch = 0;
     std::string filter;
-    double seconds = 0.2;
-    int repeats = 5;
-    bool every_kernel = false, json = false, serve = false;
+    std::string direction = "forward";
+    BenchSettings settings;
+    bool serve = false;
 };
+
+constexpr const char *kStep = "step";
 
 const std::vector<std::string> kKernelKinds = {"generic", "specialised"};
 
@@ -66,7 +67,10 @@ std::vector<BenchRow> read_rows(const Options &o) {
             config.pad_value = o.pad_value;
             config.weight_quantization = quantizer(o.weight_quantization, o.bits);
         }
-        if (config.kind == QCONV_LAYER_QCONV1D) config.input_quantization = quantizer(o.input_quantization, o.bits);
+        if (config.kind == QCONV_LAYER_QCONV1D) {
+            config.input_quantization = quantizer(o.input_quantization, o.bits);
+            config.gradient_cancellation_threshold = parse_threshold(o.threshold);
+        }
         for (const Workload &w : o.input.empty() ? builtin_workloads() : read_workloads(o.input)) {
             set_shape(w, config);
             rows.push_back({w.name, config, w.batch, w.width});
@@ -90,146 +94,6 @@ std::vector<BenchRow> filter_rows(std::vector<BenchRow> rows, const std::string 
     return rows;
 }
 
-BenchResult describe(const BenchRow &row, const TimedLayer &layer) {
-    const qconv_kernel &kernel = layer.kernel();
-    BenchResult r;
-    r.name = row.name;
-    r.kernel = kernel.name;
-    r.target = kernel.target;
-    r.path = kernel.path;
-    if (kernel.path == QCONV_PATH_B1B1) r.planes = std::max(1, kernel.input_planes * kernel.weight_planes);
-    r.macs = layer.macs();
-    r.packed_bytes = layer.packed_bytes();
-    return r;
-}
-
-std::unique_ptr<TimedLayer> make_layer(const BenchRow &row, const std::string &kernel) {
-    qconv_layer_config config = row.config;
-    config.kernel = kernel.c_str();
-    return std::make_unique<TimedLayer>(config, row.batch, row.width);
-}
-
-/// Times one row with each of one or two kernels, turn by turn; the first one is reported.
-BenchResult bench_row(const BenchRow &row, const std::vector<std::string> &kernels, const Options &o,
-                      PeakMeter &peaks) {
-    std::vector<std::unique_ptr<TimedLayer>> layers;
-    size_t checked = 0;
-    for (const std::string &kernel : kernels) {
-        layers.push_back(make_layer(row, kernel));
-        checked = layers.back()->verify();
-    }
-    BenchResult result = describe(row, *layers.front());
-    result.outputs_checked = checked;
-    std::vector<std::vector<double>> samples(layers.size());
-    std::vector<int64_t> calls(layers.size());
-    for (int turn = 0; turn < o.repeats && !interrupted(); turn++) {
-        for (size_t i = 0; i < layers.size(); i++)
-            calls[i] += sample_calls([&] { layers[i]->forward(); }, o.seconds / o.repeats, 3, samples[i]);
-        peaks.sample(peak_kind(result.path));
-    }
-    check_interrupt(); // a row cut short is no measurement
-    result.timing = summarize_samples(samples[0], calls[0]);
-    if (layers.size() > 1) {
-        result.compared = result.timing.median / summarize_samples(samples[1], calls[1]).median;
-        result.other = layers[1]->kernel().name;
-    }
-    return result;
-}
-
-/// Times every other kernel that can serve the row, and notes the fastest.
-void compare_with_every_kernel(const BenchRow &row, const BenchKernels &kernels, const Options &o,
-                               BenchResult &result) {
-    double least = result.timing.median;
-    result.compared = 1;
-    result.other = result.kernel;
-    for (const std::string &candidate : kernels.candidates(row.config)) {
-        const std::unique_ptr<TimedLayer> layer = make_layer(row, candidate);
-        if (layer->kernel().name == result.kernel) continue;
-        layer->verify();
-        std::vector<double> samples;
-        const int64_t calls = sample_calls([&] { layer->forward(); }, o.seconds / o.repeats, 3, samples);
-        check_interrupt();
-        const double median = summarize_samples(samples, calls).median;
-        if (median >= least) continue;
-        least = median;
-        result.compared = result.timing.median / median;
-        result.other = layer->kernel().name;
-    }
-}
-
-/// On the row with the least work that was timed.
-double least_call_overhead(const std::vector<BenchRow> &rows, const std::string &kind, const BenchKernels &kernels,
-                           const BenchReport &report) {
-    size_t least = rows.size();
-    for (size_t i = 0; i < report.results.size(); i++)
-        if (report.results[i].error.empty() &&
-            (least == rows.size() || report.results[i].macs < report.results[least].macs))
-            least = i;
-    if (least == rows.size()) return 0;
-    const qconv_kernel &kernel = make_layer(rows[least], kernels.choose(least, kind))->kernel();
-    return measure_call_overhead(rows[least].config, kernel);
-}
-
-void bench_rows(const std::vector<BenchRow> &rows, const std::vector<std::string> &kinds, const BenchKernels &kernels,
-                const Options &o, BenchReport &report, PeakMeter &peaks) {
-    for (int i = 0; i < 5; i++)
-        peaks.sample();
-    if (!o.json) print_bench_header(report, peaks);
-    for (size_t i = 0; i < rows.size(); i++) {
-        try {
-            std::vector<std::string> chosen;
-            for (const std::string &kind : kinds)
-                chosen.push_back(kernels.choose(i, kind));
-            BenchResult result = bench_row(rows[i], chosen, o, peaks);
-            if (o.every_kernel) compare_with_every_kernel(rows[i], kernels, o, result);
-            report.results.push_back(std::move(result));
-        } catch (const Interrupted &) {
-            report.complete = false;
-            break;
-        } catch (const Error &error) {
-            // The other rows still count; the exit code tells.
-            report.results.push_back({});
-            report.results.back().name = rows[i].name;
-            report.results.back().error = error.what();
-        }
-        if (!o.json) print_bench_row(report.results.back(), peaks, report.threads);
-    }
-    if (report.complete) report.overhead_us = least_call_overhead(rows, kinds[0], kernels, report);
-}
-
-/// One request a line, {"row": number, "seconds": 0.1}; one answer a line. The layer of the last row is kept, so that a
-/// caller can interleave turns of its own.
-void serve(const std::vector<BenchRow> &rows, const std::string &kind, const BenchKernels &kernels, PeakMeter &peaks) {
-    std::unique_ptr<TimedLayer> layer;
-    size_t current = rows.size(), checked = 0;
-    for (std::string line; std::getline(std::cin, line) && !interrupted();) {
-        nlohmann::json answer;
-        try {
-            const nlohmann::json request = nlohmann::json::parse(line);
-            const size_t row = request.at("row");
-            if (row >= rows.size()) throw InputError(fmt::format("row {}: allowed: 0 to {}", row, rows.size() - 1));
-            if (row != current) {
-                layer.reset();
-                current = rows.size();
-                layer = make_layer(rows[row], kernels.choose(row, kind));
-                checked = layer->verify();
-                current = row;
-            }
-            std::vector<double> samples;
-            BenchResult result = describe(rows[row], *layer);
-            peaks.sample(peak_kind(result.path));
-            const int64_t calls = sample_calls([&] { layer->forward(); }, request.value("seconds", 0.1), 3, samples);
-            result.timing = summarize_samples(samples, calls);
-            result.outputs_checked = checked;
-            answer = bench_row_json(result, peaks, 1);
-            answer["row"] = row;
-        } catch (const std::exception &error) {
-            answer = {{"error", error.what()}};
-        }
-        std::cout << answer.dump() << std::endl;
-    }
-}
-
 void bench(const Options &o) {
     const std::vector<TargetInfo> targets = find_targets({o.target});
     if (targets.size() != 1) throw InputError("--target: bench takes one target");
@@ -237,22 +101,27 @@ void bench(const Options &o) {
     require_cpu_support(target);
     std::vector<BenchRow> rows = read_rows(o);
     if (!o.serve) rows = filter_rows(std::move(rows), o.filter);
-    std::vector<std::string> kinds = o.compare.empty() ? std::vector<std::string>{o.kernels} : o.compare;
-    if (kinds.size() > 2 || (kinds.size() == 2 && kinds[0] == kinds[1]))
+    BenchSettings settings = o.settings;
+    settings.kinds = o.compare.empty() ? std::vector<std::string>{o.kernels} : o.compare;
+    if (settings.kinds.size() > 2 || (settings.kinds.size() == 2 && settings.kinds[0] == settings.kinds[1]))
         throw InputError("--compare: allowed: generic,specialised or specialised,generic");
 
-    const BenchKernels kernels(target, rows, kinds, o.kernel);
     BenchReport report;
+    report.work = o.direction == kStep ? direction_ops() : BenchWork{parse_op(o.direction, "--direction")};
+    if (is_step(report.work) && (settings.every_kernel || !o.kernel.empty()))
+        throw InputError(fmt::format("{}: not with --direction step, whose three kernels differ; take one direction",
+                                     settings.every_kernel ? "--every-kernel" : "--kernel"));
+    const BenchKernels kernels(target, rows, report.work, settings.kinds, o.kernel);
     report.threads = o.threads;
-    if (kinds.size() == 2) report.compared = kinds[0] + " / " + kinds[1];
-    if (o.every_kernel) report.compared = "chosen / best";
+    if (settings.kinds.size() == 2) report.compared = settings.kinds[0] + " / " + settings.kinds[1];
+    if (settings.every_kernel) report.compared = "chosen / best";
     if (qconv_set_num_threads(o.threads) != QCONV_OK) throw InputError(std::string("--threads: ") + qconv_last_error());
     if (o.threads == 1) report.cpu = pin_to_one_cpu();
     PeakMeter peaks(target.name);
-    if (o.serve) return serve(rows, kinds[0], kernels, peaks);
+    if (o.serve) return serve_rows(rows, settings.kinds[0], kernels, report, peaks);
 
-    bench_rows(rows, kinds, kernels, o, report, peaks);
-    if (o.json) {
+    bench_rows(rows, settings, kernels, report, peaks);
+    if (settings.json) {
         fmt::print("{}\n", bench_json(report, peaks).dump(2));
     } else {
         print_bench_summary(report, peaks);
@@ -268,11 +137,20 @@ void add_bench_command(CLI::App &app) {
     auto o = std::make_shared<Options>();
     CLI::App *command = app.add_subcommand("bench", "Time layers, as GMAC/s and as percent of this core's peak");
     command->add_option("input", o->input, "Workload table (.csv) or layer file (.json); default: the built-in table");
+    std::vector<std::string> directions = {kStep};
+    for (const qconv_op op : direction_ops())
+        directions.push_back(op_option(op));
+    command->add_option("-d,--direction", o->direction, "forward, grad-input, grad-weight or step (see below)")
+        ->check(CLI::IsMember(directions))
+        ->capture_default_str();
     command->add_option("--layer", o->layer, "Layer of the table's rows: QConv1d, QConv1d_NoAct, conv1d")
         ->capture_default_str();
     command->add_option("--input-quantization", o->input_quantization, "A quantizer, for instance 'inputdorefa(2)'")
         ->capture_default_str();
     command->add_option("--weight-quantization", o->weight_quantization)->capture_default_str();
+    command->add_option("--threshold", o->threshold,
+                        "gradient_cancellation_threshold of the table's QConv1d rows: a number >= 0, or none")
+        ->capture_default_str();
     command->add_option("--bits", o->bits, "Bits of the DoReFa quantizers that name none")->check(CLI::Range(1, 8));
     command->add_option("--pad-value", o->pad_value)->capture_default_str();
     command->add_option("-t,--target", o->target, "host, sse41, avx2, avx512, avx512_zen4")->capture_default_str();
@@ -286,30 +164,33 @@ void add_bench_command(CLI::App &app) {
     command->add_option("--kernel", o->kernel,
                         "The one generic kernel to use (qconvc list kernels); default: the best");
     command
-        ->add_flag("--every-kernel", o->every_kernel,
+        ->add_flag("--every-kernel", o->settings.every_kernel,
                    "Time every kernel that serves a row: shows what the choice among them costs")
         ->excludes("--compare");
     command->add_option("--threads", o->threads)->check(CLI::Range(1, 1024))->capture_default_str();
     command->add_option("--batch", o->batch, "Batch of every row; default: the row's")
         ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
     command->add_option("--filter", o->filter, "Only rows whose name matches this regular expression");
-    command->add_option("--min-time", o->seconds, "Seconds of timing a row")
+    command->add_option("--min-time", o->settings.seconds, "Seconds of timing a row")
         ->check(CLI::Range(0.0, 3600.0))
         ->capture_default_str();
-    command->add_option("--repeats", o->repeats, "Turns that make them up, the peak measured between")
+    command->add_option("--repeats", o->settings.repeats, "Turns that make them up, the peak measured between")
         ->check(CLI::Range(1, 1000))
         ->capture_default_str();
-    command->add_flag("--json", o->json, "Print one JSON object at the end");
+    command->add_flag("--json", o->settings.json, "Print one JSON object at the end");
     command->add_flag("--serve", o->serve, "Answer {\"row\": 0, \"seconds\": 0.1} on standard input, a JSON line each")
         ->excludes("--compare")
         ->excludes("--every-kernel")
         ->excludes("--filter");
     command->footer(
-        "Every row is checked against the oracle before it is timed. Ctrl-C prints what was measured.\n\n"
+        "Every row is checked against the oracle before it is timed. Ctrl-C prints what was measured.\n"
+        "A step is forward_training, backward with all gradients, and packing the weights anew, as after an update; it\n"
+        "counts the multiply-adds of forward three times, and its peak is that of its three kernels' instructions.\n\n"
         "Examples:\n"
         "  qconvc bench\n"
         "  qconvc bench --filter 'wav2vec2|Jasper' --target avx2\n"
         "  qconvc bench --input-quantization 'inputdorefa(4)' --weight-quantization 'weightdorefa(4)'\n"
+        "  qconvc bench --direction step --threshold 1 --filter TCN\n"
         "  qconvc bench net.json --compare generic,specialised --json");
     command->callback([o] { bench(*o); });
 }

@@ -18,34 +18,49 @@ struct BenchRow {
     int64_t batch = 1, width = 1;
 };
 
-/// One row timed with one kernel.
-struct BenchResult {
-    std::string name, kernel, target;
+/// One op of what was timed.
+struct BenchPart {
+    qconv_op op = QCONV_OP_FORWARD;
+    std::string kernel;
     qconv_path path = QCONV_PATH_F32F32;
     double planes = 1; // b1b1: products of bit-planes; a MAC of the layer costs that many of the peak's
     double macs = 0;
-    Timing timing;
-    size_t outputs_checked = 0, packed_bytes = 0;
-    double compared = 0; // this time over that with the other kernel, where two are compared
-    std::string other;   // that kernel
-    std::string error;   // why the row was not timed
+};
 
-    double gmacs() const { return timing.median > 0 ? macs / timing.median / 1e3 : 0; }
-    /// Percent of a peak in MACs per second.
-    double percent_of(double peak) const { return peak > 0 ? 100 * gmacs() * 1e9 * planes / peak : 0; }
+/// One row timed with one kernel an op.
+struct BenchResult {
+    std::string name, target;
+    std::vector<BenchPart> parts;
+    Timing timing;
+    double packing = 0; // a step: microseconds of packing the weights anew, which `timing` includes
+    size_t outputs_checked = 0, packed_bytes = 0;
+    qconv_saved saved = QCONV_SAVES_NOTHING;
+    size_t state_bytes = 0, input_bytes = 0; // of what backward needs from the forward pass, and of x
+    double compared = 0;                     // this time over that with the other kernel, where two are compared
+    std::string other;                       // that kernel
+    std::string error;                       // why the row was not timed
+
+    double macs() const;
+    double gmacs() const { return timing.median > 0 ? macs() / timing.median / 1e3 : 0; }
+    /// Their names, "a + b + c".
+    std::string kernels() const;
+    /// Bytes that must be kept from forward to backward.
+    size_t saved_bytes() const;
+    double packing_percent() const { return timing.median > 0 ? 100 * packing / timing.median : 0; }
 };
 
 struct BenchReport {
     std::vector<BenchResult> results;
+    BenchWork work;
     std::string compared; // "generic / specialised", "chosen / best"
     int threads = 1, cpu = -1;
-    double overhead_us = 0; // of a forward call beyond its kernel
+    double overhead_us = 0; // of a call beyond its kernels
     bool complete = true;
 };
 
 /// A header, then a line per row, then the means, worst rows and peaks.
 void print_bench_header(const BenchReport &report, const PeakMeter &peaks);
-void print_bench_row(const BenchResult &result, const PeakMeter &peaks, int threads);
+void print_bench_row(const BenchReport &report, const BenchResult &result, const PeakMeter &peaks);
 void print_bench_summary(const BenchReport &report, const PeakMeter &peaks);
 
 /// The same as one JSON object.

@@ -11,9 +11,9 @@
 
 namespace qconv::tools {
 
-BenchKernels::BenchKernels(const TargetInfo &target, const std::vector<BenchRow> &rows,
+BenchKernels::BenchKernels(const TargetInfo &target, const std::vector<BenchRow> &rows, const BenchWork &work,
                            const std::vector<std::string> &kinds, const std::string &forced)
-    : target_(target.name) {
+    : target_(target.name), work_(work) {
     const auto wanted = [&](const char *kind) { return std::find(kinds.begin(), kinds.end(), kind) != kinds.end(); };
     // Generic first: once specialised kernels are registered, they are preferred.
     if (wanted("generic")) {
@@ -26,7 +26,7 @@ BenchKernels::BenchKernels(const TargetInfo &target, const std::vector<BenchRow>
             LayerSpec layer;
             // Table rows of different networks may share a name.
             layer.name = identifier(rows[i].name) + "_" + std::to_string(i);
-            layer.config = rows[i].config;
+            layer.config = timed_config(rows[i].config, work_, {});
             layer.width = rows[i].width;
             layer.batch = rows[i].batch;
             layers.push_back(layer);
@@ -38,23 +38,26 @@ BenchKernels::BenchKernels(const TargetInfo &target, const std::vector<BenchRow>
 
 void BenchKernels::choose_all(const std::vector<BenchRow> &rows, const std::string &kind, const std::string &forced) {
     for (const BenchRow &row : rows) {
-        qconv_layer_config config = row.config;
-        std::string choice = forced + "@" + target_;
-        config.kernel = choice.c_str();
+        KernelChoice choice;
+        for (const qconv_op op : work_)
+            choice[op] = forced + "@" + target_;
+        const qconv_layer_config config = timed_config(row.config, work_, choice);
+        KernelChoice &chosen = choices_[kind].emplace_back(choice);
         // A row that no kernel serves is reported when its turn comes, by the layer it cannot create.
         try {
-            choice = std::string(select_kernel(config, QCONV_OP_FORWARD, cpu_features()).name) + "@" + target_;
+            for (const qconv_op op : work_)
+                chosen[op] = std::string(select_kernel(config, op, cpu_features()).name) + "@" + target_;
         } catch (const std::exception &) {
         }
-        choices_[kind].push_back(choice);
     }
 }
 
 std::vector<std::string> BenchKernels::candidates(const qconv_layer_config &config) const {
+    const qconv_layer_config directed = timed_config(config, work_, {});
     std::vector<std::string> names;
     for (size_t i = 0; i < qconv_kernel_count(); i++) {
         const qconv_kernel &kernel = *qconv_kernel_at(i);
-        if (kernel.target == target_ && !mismatch(kernel, config))
+        if (kernel.op == work_.front() && kernel.target == target_ && !mismatch(kernel, directed))
             names.push_back(std::string(kernel.name) + "@" + target_);
     }
     return names;

@@ -4,51 +4,28 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
-#include <cmath>
-#include <new>
-#include <string>
+#include <deque>
 
-#include "tests/support/reference.h"
+#include "tools/directions.h"
 #include "tools/errors.h"
 #include "tools/files.h"
+#include "tools/oracle.h"
+#include "tools/random_data.h"
 
 namespace qconv::tools {
 namespace {
+
+constexpr uint64_t kSeed = 1;
 
 double now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-void check(qconv_status status, const char *what) {
-    if (status == QCONV_OK) return;
-    const bool input = status == QCONV_INVALID_ARGUMENT || status == QCONV_NO_KERNEL;
-    throw Error(input ? kExitInput : kExitEnvironment, std::string(what) + ": " + qconv_last_error());
+bool does(const BenchWork &work, qconv_op op) {
+    return std::find(work.begin(), work.end(), op) != work.end();
 }
-
-// SplitMix64: even the largest tensors of a workload table are filled in a fraction of a second.
-class Random {
-public:
-    explicit Random(uint64_t seed) : state_(seed) {}
-    uint64_t next() {
-        uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-        return z ^ (z >> 31);
-    }
-    // Uniform in [-1.5, 1.5): both signs, and both ends of DoReFa's clamp.
-    std::vector<float> tensor(int64_t size) {
-        std::vector<float> values(static_cast<size_t>(size));
-        for (float &v : values)
-            v = static_cast<float>(next() >> 40) * (3.0f / (1 << 24)) - 1.5f;
-        return values;
-    }
-
-private:
-    uint64_t state_;
-};
-
-constexpr std::align_val_t kWorkspaceAlignment{64};
 
 } // namespace
 
@@ -97,83 +74,86 @@ Timing summarize_samples(std::vector<double> samples, int64_t calls) {
     return t;
 }
 
-TimedLayer::TimedLayer(const qconv_layer_config &config, int64_t batch, int64_t width)
-    : config_(config),
-      batch_(batch),
-      width_(width),
-      workspace_(nullptr, [](void *p) { ::operator delete(p, kWorkspaceAlignment); }) {
-    check(qconv_layer_config_check(&config_), "layer");
-    Random random(1);
-    const int64_t terms = config_.in_channels / config_.groups * config_.kernel_size;
-    weight_ = random.tensor(config_.out_channels * terms);
-    if (config_.kind == QCONV_LAYER_CONV1D) bias_ = random.tensor(config_.out_channels);
-    qconv_layer *layer = nullptr;
-    check(qconv_layer_create(&config_, weight_.data(), bias_.empty() ? nullptr : bias_.data(), &layer), "layer");
-    layer_.reset(layer);
-    check(qconv_layer_width_out(layer, width_, &width_out_), "layer");
-    check(qconv_layer_workspace_size(layer, batch_, width_, &workspace_bytes_), "workspace");
-    workspace_.reset(::operator new(std::max<size_t>(workspace_bytes_, 1), kWorkspaceAlignment));
-    x_ = random.tensor(batch_ * config_.in_channels * width_);
-    y_.assign(static_cast<size_t>(batch_ * config_.out_channels * width_out_), 0.0f);
+qconv_layer_config timed_config(qconv_layer_config config, const BenchWork &work, const KernelChoice &kernels) {
+    // A state comes from the forward pass.
+    config.directions = QCONV_FORWARD;
+    for (const qconv_op op : work)
+        config.directions |= uint32_t{direction_of(op)};
+    for (const auto &[op, kernel] : kernels)
+        forced_kernel(config, op) = kernel.c_str();
+    return config;
 }
 
-void TimedLayer::forward() {
-    check(qconv_layer_forward(layer_.get(), x_.data(), batch_, width_, y_.data(), workspace_.get(), workspace_bytes_),
-          "forward");
-}
-
-double TimedLayer::macs() const {
-    return static_cast<double>(batch_) * static_cast<double>(config_.out_channels) *
-           static_cast<double>(config_.in_channels / config_.groups) * static_cast<double>(config_.kernel_size) *
-           static_cast<double>(width_out_);
+TimedLayer::TimedLayer(const qconv_layer_config &config, int64_t batch, int64_t width, const BenchWork &work,
+                       const KernelChoice &kernels)
+    : work_(work) {
+    const bool bias = config.kind == QCONV_LAYER_CONV1D;
+    gradients_.input = does(work, QCONV_OP_GRAD_INPUT);
+    gradients_.weight = does(work, QCONV_OP_GRAD_WEIGHT);
+    gradients_.bias = gradients_.weight && bias;
+    const qconv_layer_config directed = timed_config(config, work, kernels);
+    check(qconv_layer_config_check(&directed), "layer");
+    data_ = random_data(directed, batch, width, bias, kSeed);
+    run_.emplace(directed, data_, "layer");
 }
 
 size_t TimedLayer::verify() {
-    std::fill(y_.begin(), y_.end(), std::nanf(""));
-    forward();
-    // Columns: as many as a second of the oracle's loops allow, from 3 to 12.
-    const double per_column = macs() / static_cast<double>(width_out_);
-    const int64_t count = std::clamp<int64_t>(static_cast<int64_t>(3e8 / per_column), 3, 12);
-    std::vector<int64_t> columns = {0, width_out_ - 1, width_out_ / 2, 1, width_out_ - 2};
-    for (Random random(2); static_cast<int64_t>(columns.size()) < 12;)
-        columns.push_back(static_cast<int64_t>(random.next() % static_cast<uint64_t>(width_out_)));
-    columns.resize(static_cast<size_t>(count));
-    std::erase_if(columns, [&](int64_t c) { return c < 0 || c >= width_out_; });
-
-    const reference::Expected expected =
-        reference::expect(config_, kernel().path, x_.data(), batch_, width_, weight_.data(),
-                          bias_.empty() ? nullptr : bias_.data(), columns);
-    std::vector<float> sampled;
-    sampled.reserve(expected.y.size());
-    for (int64_t row = 0; row < batch_ * config_.out_channels; row++)
-        for (const int64_t column : columns)
-            sampled.push_back(y_[static_cast<size_t>(row * width_out_ + column)]);
-    const int64_t wrong = reference::first_mismatch(expected, sampled.data());
-    if (wrong >= 0) {
-        const int64_t row = wrong / static_cast<int64_t>(columns.size());
-        const int64_t column = columns[static_cast<size_t>(wrong) % columns.size()];
-        throw Error(kExitCheckFailed,
-                    fmt::format("wrong result: kernel {} ({}) gives y[{}, {}, {}] = {}, the oracle {} within {}",
-                                kernel().name, kernel().target, row / config_.out_channels, row % config_.out_channels,
-                                column, sampled[static_cast<size_t>(wrong)], expected.y[static_cast<size_t>(wrong)],
-                                expected.tolerance[static_cast<size_t>(wrong)]));
+    // A second of the loops checks all of a small layer, and a few columns of the largest.
+    constexpr double kOracleMacs = 1e7;
+    run_->spoil();
+    if (gradients_.input || gradients_.weight) {
+        run_->forward_training();
+        run_->backward(gradients_);
+    } else {
+        run_->forward();
     }
-    return sampled.size();
+    Oracle oracle(run_->config(), data_, kOracleMacs, kSeed);
+    std::string problem = oracle.check_state(*run_);
+    size_t checked = 0;
+    for (const qconv_op op : work_) {
+        const Verdict verdict = oracle.check(*run_, op);
+        checked += static_cast<size_t>(verdict.checked);
+        if (!problem.empty() || verdict.problem.empty()) continue;
+        const qconv_kernel &kernel = run_->kernel(op);
+        problem = fmt::format("kernel {} ({}): {}", kernel.name, kernel.target, verdict.problem);
+    }
+    if (!problem.empty()) throw Error(kExitCheckFailed, "wrong result: " + problem);
+    return checked;
 }
 
-double measure_call_overhead(const qconv_layer_config &config, const qconv_kernel &kernel) {
-    static qconv_kernel idle; // registered rows must last as long as the process
-    if (!idle.name) {
-        idle = kernel;
-        idle.name = "bench_idle";
-        idle.call = [](void **) { return 0; };
-        check(qconv_register_kernels(&idle, 1), "bench_idle");
+void TimedLayer::propagate() {
+    if (does(work_, QCONV_OP_FORWARD)) run_->forward_training();
+    run_->backward(gradients_);
+}
+
+void TimedLayer::call() {
+    if (is_step(work_)) {
+        propagate();
+        pack();
+    } else if (work_.front() == QCONV_OP_FORWARD) {
+        run_->forward();
+    } else {
+        propagate();
     }
-    qconv_layer_config forced = config;
-    forced.kernel = idle.name;
-    TimedLayer layer(forced, 1, config.dilation * config.kernel_size);
+}
+
+double measure_call_overhead(const qconv_layer_config &config, const BenchWork &work,
+                             const std::vector<const qconv_kernel *> &kernels) {
+    // Registered rows and their names must last as long as the process.
+    static std::deque<std::string> names;
+    static std::deque<qconv_kernel> rows;
+    KernelChoice choice;
+    for (const qconv_kernel *kernel : kernels) {
+        qconv_kernel &idle = rows.emplace_back(*kernel);
+        idle.name = names.emplace_back(fmt::format("bench_idle_{}_{}", qconv_op_name(kernel->op), rows.size())).c_str();
+        idle.call = [](void **) { return 0; };
+        check(qconv_register_kernels(&idle, 1), idle.name);
+        choice[kernel->op] = idle.name;
+    }
+    TimedLayer layer(config, 1, config.dilation * config.kernel_size, work, choice);
     std::vector<double> samples;
-    sample_calls([&] { layer.forward(); }, 0.05, 100, samples);
+    const auto call = [&] { is_step(work) ? layer.propagate() : layer.call(); };
+    sample_calls(call, 0.05, 100, samples);
     return summarize_samples(samples, 0).median;
 }
 

@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "qconv/qconv.h"
+#include "tools/layer_run.h"
 
 namespace qconv::tools {
 
@@ -27,37 +29,51 @@ Timing summarize_samples(std::vector<double> samples, int64_t calls);
 /// number.
 int pin_to_one_cpu();
 
-struct LayerDeleter {
-    void operator()(qconv_layer *layer) const { qconv_layer_destroy(layer); }
-};
+/// What one timed call does: the ops of one direction, or of a training step.
+///   forward                  qconv_layer_forward
+///   grad_input, grad_weight  qconv_layer_backward with that output (grad_weight: and grad_bias)
+///   all three                a step: forward_training, backward with every gradient, set_weights
+using BenchWork = std::vector<qconv_op>;
+inline bool is_step(const BenchWork &work) {
+    return work.size() > 1;
+}
+
+/// Kernels to force, by op; those left out are the runtime's choice.
+using KernelChoice = std::map<qconv_op, std::string>;
 
 /// One layer with random data and its buffers. Throws Error with qconv's text where a call fails.
 class TimedLayer {
 public:
-    TimedLayer(const qconv_layer_config &config, int64_t batch, int64_t width);
+    TimedLayer(const qconv_layer_config &config, int64_t batch, int64_t width, const BenchWork &work,
+               const KernelChoice &kernels);
 
-    /// Runs the layer once and compares sampled output columns (edges, middle, some between; every channel) with the
-    /// oracle. Returns the number of outputs compared; throws Error when one is out of tolerance.
+    /// Runs every op once and compares sampled values (edges, middle, some between) with the oracle. Returns the number
+    /// of values compared; throws Error when one is out of tolerance. To be called before call().
     size_t verify();
-    void forward();
-    const qconv_kernel &kernel() const { return *qconv_layer_kernel(layer_.get(), QCONV_FORWARD); }
-    const qconv_layer &layer() const { return *layer_; }
-    size_t packed_bytes() const { return qconv_layer_packed_bytes(layer_.get()); }
-    double macs() const;
-    int64_t batch() const { return batch_; }
-    int64_t width() const { return width_; }
+    /// What is timed.
+    void call();
+    /// The part of a step that packs the new weights.
+    void pack() { run_->set_weights(); }
+    /// The rest of it: forward and backward.
+    void propagate();
+
+    const LayerRun &run() const { return *run_; }
+    double macs() const { return run_->macs() * static_cast<double>(work_.size()); }
 
 private:
-    std::unique_ptr<qconv_layer, LayerDeleter> layer_;
-    qconv_layer_config config_;
-    int64_t batch_, width_, width_out_ = 0;
-    std::vector<float> x_, weight_, bias_, y_;
-    std::unique_ptr<void, void (*)(void *)> workspace_;
-    size_t workspace_bytes_ = 0;
+    LayerData data_;
+    BenchWork work_;
+    Gradients gradients_;
+    std::optional<LayerRun> run_;
 };
 
-/// Microseconds of a forward call beyond its kernel: the call of a layer whose kernel returns at once. `kernel` lends
-/// its layout. Registers a kernel, so call it after every choice among kernels is made.
-double measure_call_overhead(const qconv_layer_config &config, const qconv_kernel &kernel);
+/// The configuration that a row is created with: its directions, and the kernels forced. `kernels` must outlive it.
+qconv_layer_config timed_config(qconv_layer_config config, const BenchWork &work, const KernelChoice &kernels);
+
+/// Microseconds of a call beyond its kernels (and beyond packing weights, in a step): the call of a layer of minimal
+/// width whose kernels return at once. `kernels` lends their layouts, one for each op of `work`. Registers kernels, so
+/// call it after every choice among kernels is made.
+double measure_call_overhead(const qconv_layer_config &config, const BenchWork &work,
+                             const std::vector<const qconv_kernel *> &kernels);
 
 } // namespace qconv::tools

@@ -7,6 +7,7 @@
 
 #include "tools/commands.h"
 #include "tools/compiler.h"
+#include "tools/directions.h"
 #include "tools/errors.h"
 #include "tools/files.h"
 #include "tools/text.h"
@@ -19,7 +20,7 @@ using Json = nlohmann::ordered_json;
 
 struct Options {
     std::string layers, folder, name;
-    std::vector<std::string> targets;
+    std::vector<std::string> targets, directions = {"forward"};
     int jobs = usable_cpus();
     bool json = false;
 };
@@ -39,11 +40,23 @@ Json shape_json(const ShapeConstants &s) {
             {"stride", s.stride},           {"dilation", s.dilation},         {"groups", s.groups}};
 }
 
+/// The kernels of one layer in one library, by op.
+Json layer_kernels_json(const Compiled &compiled, const LayerKernels &kernels) {
+    Json json;
+    for (const auto &[op, index] : kernels) {
+        const CompiledKernel &k = compiled.kernels[index];
+        json[qconv_op_name(op)] = {
+            {"kernel", k.name}, {"path", qconv_path_name(k.row.layout.path)}, {"object_bytes", k.object_bytes}};
+    }
+    return json;
+}
+
 Json manifest(const std::vector<LayerSpec> &layers, const CompileOptions &options, const Compiled &compiled,
-              const std::string &source) {
+              const std::string &source, const std::vector<std::string> &directions) {
     Json json = {{"qconv", qconv_version()},
                  {"halide", QCONV_HALIDE_VERSION},
-                 {"options", {{"layers", source}, {"name", options.name}, {"jobs", options.jobs}}},
+                 {"options",
+                  {{"layers", source}, {"name", options.name}, {"jobs", options.jobs}, {"directions", directions}}},
                  {"seconds", compiled.seconds}};
     for (const TargetInfo &target : options.targets) {
         json["options"]["targets"].push_back({{"name", target.name}, {"halide", target.halide}});
@@ -53,6 +66,7 @@ Json manifest(const std::vector<LayerSpec> &layers, const CompileOptions &option
     for (const CompiledKernel &k : compiled.kernels) {
         json["kernels"].push_back({{"name", k.name},
                                    {"kernel", k.row.name},
+                                   {"op", qconv_op_name(k.row.layout.op)},
                                    {"path", qconv_path_name(k.row.layout.path)},
                                    {"target", k.target.name},
                                    {"function", k.function},
@@ -64,15 +78,13 @@ Json manifest(const std::vector<LayerSpec> &layers, const CompileOptions &option
     for (std::size_t i = 0; i < layers.size(); i++) {
         Json layer = {{"name", layers[i].name}, {"layer", describe_layer(layers[i])}};
         for (std::size_t t = 0; t < options.targets.size(); t++) {
-            const CompiledKernel &k = compiled.kernels[compiled.choice[t][i]];
-            const std::string library = library_file(options, k.target);
+            const std::string library = library_file(options, options.targets[t]);
             const auto file = std::find_if(compiled.files.begin(), compiled.files.end(),
                                            [&](const OutputFile &f) { return f.name == library; });
-            layer["targets"][k.target.name] = {{"kernel", k.name},
-                                               {"path", qconv_path_name(k.row.layout.path)},
-                                               {"object_bytes", k.object_bytes},
-                                               {"library", library},
-                                               {"library_bytes", file->bytes}};
+            layer["targets"][options.targets[t].name] = {
+                {"library", library},
+                {"library_bytes", file->bytes},
+                {"kernels", layer_kernels_json(compiled, compiled.choice[t][i])}};
         }
         json["layers"].push_back(std::move(layer));
     }
@@ -82,15 +94,22 @@ Json manifest(const std::vector<LayerSpec> &layers, const CompileOptions &option
 void print_summary(const std::vector<LayerSpec> &layers, const CompileOptions &options, const Compiled &compiled,
                    const std::string &folder) {
     constexpr std::size_t kShown = 40;
+    const bool several = std::any_of(layers.begin(), layers.end(), [](const LayerSpec &layer) {
+        return layer.config.directions != uint32_t{QCONV_FORWARD};
+    });
     for (std::size_t i = 0; i < std::min(layers.size(), kShown); i++) {
         fmt::print("{}: {}\n", layers[i].name, describe_layer(layers[i]));
-        for (const std::vector<std::size_t> &choice : compiled.choice) {
-            const CompiledKernel &k = compiled.kernels[choice[i]];
-            if (k.first_layer == layers[i].name) {
-                fmt::print("    {:<12} {:<32} {:>10}  {}\n", k.target.name, k.row.name, human_bytes(k.object_bytes),
-                           human_seconds(k.seconds));
-            } else {
-                fmt::print("    {:<12} shared with {}\n", k.target.name, k.first_layer);
+        for (const std::vector<LayerKernels> &choice : compiled.choice) {
+            for (const auto &[op, index] : choice[i]) {
+                const CompiledKernel &k = compiled.kernels[index];
+                fmt::print("    {:<12} ", k.target.name);
+                if (several) fmt::print("{:<12} ", op_option(op));
+                if (k.first_layer == layers[i].name) {
+                    fmt::print("{:<32} {:>10}  {}\n", k.row.name, human_bytes(k.object_bytes),
+                               human_seconds(k.seconds));
+                } else {
+                    fmt::print("shared with {}\n", k.first_layer);
+                }
             }
         }
     }
@@ -103,12 +122,14 @@ void print_summary(const std::vector<LayerSpec> &layers, const CompileOptions &o
 }
 
 void compile(const Options &options) {
-    const std::vector<LayerSpec> layers = read_layer_file(options.layers);
+    std::vector<LayerSpec> layers = read_layer_file(options.layers);
+    for (LayerSpec &layer : layers)
+        layer.config.directions = parse_directions(options.directions);
     CompileOptions compile_options{library_name(options), find_targets(options.targets), options.jobs};
     ScratchFolder scratch(options.folder);
     Compiled compiled = compile_layers(layers, compile_options, scratch.path());
 
-    const std::string text = manifest(layers, compile_options, compiled, options.layers).dump(2) + "\n";
+    const std::string text = manifest(layers, compile_options, compiled, options.layers, options.directions).dump(2) + "\n";
     write_atomically(scratch.path() / "manifest.json", text);
     compiled.files.push_back({"manifest.json", text.size()});
     std::vector<std::string> names;
@@ -133,6 +154,11 @@ void add_compile_command(CLI::App &app) {
         ->allow_extra_args(false);
     command->add_option("-o,--output", options->folder, "Output folder, made if missing")->required();
     command->add_option("-n,--name", options->name, "Name of the libraries; default: the layer file's");
+    command->add_option("-d,--directions", options->directions,
+                        "What the layers will do: forward, grad-input, grad-weight, or training for all; by commas")
+        ->delimiter(',')
+        ->check(CLI::IsMember(direction_options()))
+        ->capture_default_str();
     command->add_option("-j,--jobs", options->jobs, "Compiler processes at once")
         ->check(CLI::Range(1, 256))
         ->capture_default_str();
@@ -142,6 +168,7 @@ void add_compile_command(CLI::App &app) {
         "manifest.json. Nothing is written unless all of it is.\n\n"
         "Examples:\n"
         "  qconvc compile net.json --target host -o kernels\n"
+        "  qconvc compile net.json --target host -o kernels --directions training\n"
         "  qconvc compile net.json -t avx2 -t avx512_zen4 -o kernels --jobs 4\n"
         "  cc app.c -Ikernels kernels/libnet_avx2.a -lqconv kernels/libqconv_halide_runtime_x86-64-linux.a \\\n"
         "     -lstdc++ -lpthread -ldl -lm");

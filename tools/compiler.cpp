@@ -10,7 +10,9 @@
 #include <tuple>
 
 #include "runtime/select.h"
+#include "runtime/surrogate.h"
 #include "tools/archive.h"
+#include "tools/directions.h"
 #include "tools/embedded.h"
 #include "tools/errors.h"
 #include "tools/files.h"
@@ -39,33 +41,79 @@ std::string platform(const TargetInfo &target) {
     return std::string(target.halide.begin(), end);
 }
 
+/// The row of kernels.json with the least estimated cost for one op of this layer.
+const KernelRow &choose_kernel(const std::vector<KernelRow> &list, const LayerSpec &layer, qconv_op op,
+                               const TargetInfo &target) {
+    const KernelRow *best = nullptr;
+    double least = INFINITY;
+    for (const KernelRow &row : list) {
+        if (row.layout.op != op) continue;
+        if (std::find(row.targets.begin(), row.targets.end(), target.name) == row.targets.end()) continue;
+        qconv_kernel kernel = row.layout;
+        kernel.name = row.name.c_str();
+        kernel.target = target.name.c_str();
+        const double cost = estimate_cost(kernel, layer.config);
+        if (cost < least) least = cost, best = &row;
+    }
+    if (best) return *best;
+    throw InputError(fmt::format("layer '{}' ({}): no {} kernel for {} serves it", layer.name, describe_layer(layer),
+                                 op_option(op), target.name));
+}
+
+/// The ops that a layer needs for its directions.
+std::vector<qconv_op> needed_ops(const qconv_layer_config &config) {
+    std::vector<qconv_op> ops = ops_of(config.directions);
+    if ((config.directions & QCONV_FORWARD) && saved(config) == QCONV_SAVES_STATE) ops.push_back(QCONV_OP_SAVE_STATE);
+    return ops;
+}
+
+/// "conv1" forward, "conv1_grad_input" and so on: part of a symbol's name.
+std::string symbol_part(const std::string &layer, qconv_op op) {
+    return op == QCONV_OP_FORWARD ? layer : fmt::format("{}_{}", layer, qconv_op_name(op));
+}
+
 /// Chooses kernels and shares them among layers of one shape.
 void plan(const std::vector<LayerSpec> &layers, const CompileOptions &options, Compiled &compiled) {
     const std::vector<KernelRow> list = parse_kernel_list(embedded_kernels_json);
     std::set<std::string> functions;
     for (const TargetInfo &target : options.targets) {
         std::map<std::pair<std::string, decltype(key_of({}))>, std::size_t> known;
-        std::vector<std::size_t> &choice = compiled.choice.emplace_back();
+        std::vector<LayerKernels> &choice = compiled.choice.emplace_back();
         for (const LayerSpec &layer : layers) {
             check_interrupt();
-            const KernelRow &row = choose_kernel(list, layer, target);
-            const ShapeConstants shape = shape_of(layer.config);
-            const auto [place, fresh] = known.try_emplace({row.name, key_of(shape)}, compiled.kernels.size());
-            choice.push_back(place->second);
-            if (!fresh) continue;
-            const std::string base = identifier(fmt::format("{}_{}_{}", options.name, layer.name, target.name));
-            std::string function = base;
-            for (int i = 2; !functions.insert(function).second; i++)
-                function = fmt::format("{}_{}", base, i);
-            CompiledKernel &kernel = compiled.kernels.emplace_back();
-            kernel.row = row;
-            kernel.target = target;
-            kernel.shape = shape;
-            kernel.name = fmt::format("{}:{}", row.name, function);
-            kernel.function = function;
-            kernel.first_layer = layer.name;
+            LayerKernels &kernels = choice.emplace_back();
+            for (const qconv_op op : needed_ops(layer.config)) {
+                const KernelRow &row = choose_kernel(list, layer, op, target);
+                const ShapeConstants shape = shape_of(layer.config);
+                const auto [place, fresh] = known.try_emplace({row.name, key_of(shape)}, compiled.kernels.size());
+                kernels[op] = place->second;
+                if (!fresh) continue;
+                const std::string base =
+                    identifier(fmt::format("{}_{}_{}", options.name, symbol_part(layer.name, op), target.name));
+                std::string function = base;
+                for (int i = 2; !functions.insert(function).second; i++)
+                    function = fmt::format("{}_{}", base, i);
+                CompiledKernel &kernel = compiled.kernels.emplace_back();
+                kernel.row = row;
+                kernel.target = target;
+                kernel.shape = shape;
+                kernel.name = fmt::format("{}:{}", row.name, function);
+                kernel.function = function;
+                kernel.first_layer = layer.name;
+            }
         }
     }
+}
+
+/// A comment line for each kernel: what it does, and for which shape.
+std::string kernel_comments(const std::vector<TableRow> &rows) {
+    std::string text;
+    for (const TableRow &row : rows) {
+        const ShapeConstants &s = row.shape;
+        text += fmt::format(" *   {:<11} {}->{} k{} s{} d{} g{}: {}\n", qconv_op_name(row.layout.op), s.in_channels,
+                            s.out_channels, s.kernel_size, s.stride, s.dilation, s.groups, row.name);
+    }
+    return text;
 }
 
 std::string header_text(const Compiled &compiled, const CompileOptions &options, const TargetInfo &target) {
@@ -79,7 +127,8 @@ std::string header_text(const Compiled &compiled, const CompileOptions &options,
                    [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
     return fmt::format(
         "/* Kernels of {name} for {target}, made by qconvc {version}.\n"
-        " * Call {prefix}_register() once; layers of these shapes then use them.\n"
+        " * Call {prefix}_register() once; layers of these shapes then use them, each for its op (qconv_op):\n"
+        "{comments}"
         " * Link with {library}, libqconv.a and {runtime}, in this order. */\n"
         "#ifndef {guard}\n#define {guard}\n\n"
         "#include \"qconv/qconv.h\"\n\n"
@@ -91,6 +140,7 @@ std::string header_text(const Compiled &compiled, const CompileOptions &options,
         fmt::arg("name", options.name), fmt::arg("target", target.name), fmt::arg("version", qconv_version()),
         fmt::arg("prefix", prefix), fmt::arg("library", library_file(options, target)),
         fmt::arg("runtime", runtime_file(target)), fmt::arg("guard", guard),
+        fmt::arg("comments", kernel_comments(rows)),
         fmt::arg("declarations", kernel_declarations(rows)), fmt::arg("rows", kernel_rows(rows, "    ")));
 }
 
@@ -106,22 +156,6 @@ std::string header_file(const CompileOptions &options, const TargetInfo &target)
 
 std::string runtime_file(const TargetInfo &target) {
     return fmt::format("libqconv_halide_runtime_{}.a", platform(target));
-}
-
-const KernelRow &choose_kernel(const std::vector<KernelRow> &list, const LayerSpec &layer, const TargetInfo &target) {
-    const KernelRow *best = nullptr;
-    double least = INFINITY;
-    for (const KernelRow &row : list) {
-        if (std::find(row.targets.begin(), row.targets.end(), target.name) == row.targets.end()) continue;
-        qconv_kernel kernel = row.layout;
-        kernel.name = row.name.c_str();
-        kernel.target = target.name.c_str();
-        const double cost = estimate_cost(kernel, layer.config);
-        if (cost < least) least = cost, best = &row;
-    }
-    if (best) return *best;
-    throw InputError(
-        fmt::format("layer '{}' ({}): no kernel for {} serves it", layer.name, describe_layer(layer), target.name));
 }
 
 Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptions &options, const fs::path &folder) {
@@ -144,7 +178,8 @@ Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptio
         for (const int64_t n : {s.in_channels, s.out_channels, s.kernel_size, s.stride, s.dilation, s.groups}) {
             arguments.push_back(std::to_string(n));
         }
-        add_task(fmt::format("layer '{}' for {}", k.first_layer, k.target.name), k.function + ".o", arguments);
+        add_task(fmt::format("layer '{}', {}, for {}", k.first_layer, op_option(k.row.layout.op), k.target.name),
+                 k.function + ".o", arguments);
     }
     std::set<std::string> runtimes;
     for (const TargetInfo &target : options.targets) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,7 @@ struct CompileOptions {
     int jobs = 1;
 };
 
-/// A kernel specialised for one shape, serving one or more layers.
+/// A kernel specialised for one op and shape, serving one or more layers.
 struct CompiledKernel {
     KernelRow row;
     TargetInfo target;
@@ -36,17 +37,19 @@ struct OutputFile {
     std::uintmax_t bytes = 0;
 };
 
+/// The kernels of one layer for one target: indices into Compiled::kernels.
+using LayerKernels = std::map<qconv_op, std::size_t>;
+
 struct Compiled {
     std::vector<CompiledKernel> kernels;
-    std::vector<std::vector<std::size_t>> choice; // [target][layer]: index into kernels
+    std::vector<std::vector<LayerKernels>> choice; // [target][layer]
     std::vector<OutputFile> files;                // in the order they should appear in the output folder
     double seconds = 0;
 };
 
-/// The row of kernels.json with the least estimated cost for this layer; throws InputError if none serves it.
-const KernelRow &choose_kernel(const std::vector<KernelRow> &list, const LayerSpec &layer, const TargetInfo &target);
-
-/// Compiles into `folder`, showing progress. Throws EnvironmentError naming the layer whose compilation failed.
+/// Compiles what each layer needs for its directions (config.directions) into `folder`, showing progress: the row of
+/// kernels.json with the least estimated cost for each op. Throws InputError if no row serves an op of a layer, and
+/// EnvironmentError naming the layer whose compilation failed.
 Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptions &options,
                         const std::filesystem::path &folder);
 

@@ -26,6 +26,8 @@ EnvironmentError cannot(const char *what, const fs::path &path, int error) {
     return EnvironmentError(fmt::format("{}: cannot {}: {}", path.string(), what, std::strerror(error)));
 }
 
+} // namespace
+
 /// A file under a temporary name, removed unless renamed.
 class PendingFile {
 public:
@@ -49,13 +51,16 @@ public:
             text.remove_prefix(static_cast<std::size_t>(count));
         }
     }
-    void commit() {
+    /// Nothing can go wrong with its content after this.
+    void finish() {
         // mkstemp makes files private; give what an ordinary new file has.
         const mode_t mask = umask(0);
         umask(mask);
         fchmod(descriptor_, 0666 & ~mask);
         const int closed = close(std::exchange(descriptor_, -1));
         if (closed != 0) throw cannot("write it", final_, errno);
+    }
+    void commit() {
         if (rename(name_.c_str(), final_.c_str()) != 0) throw cannot("put it in place", final_, errno);
         name_.clear();
     }
@@ -65,8 +70,6 @@ private:
     std::string name_;
     int descriptor_ = -1;
 };
-
-} // namespace
 
 std::string read_text(const fs::path &path) {
     std::error_code error;
@@ -79,15 +82,28 @@ std::string read_text(const fs::path &path) {
     return std::move(text).str();
 }
 
-void write_atomically(const fs::path &path, std::span<const std::string_view> pieces) {
-    PendingFile file(path);
+FileSet::FileSet() = default;
+FileSet::~FileSet() = default;
+
+void FileSet::add(const fs::path &path, std::span<const std::string_view> pieces) {
+    auto file = std::make_unique<PendingFile>(path);
     for (const std::string_view piece : pieces)
-        file.write(piece);
-    file.commit();
+        file->write(piece);
+    file->finish();
+    files_.push_back(std::move(file));
+}
+
+void FileSet::commit() {
+    check_interrupt();
+    for (const std::unique_ptr<PendingFile> &file : files_)
+        file->commit();
+    files_.clear();
 }
 
 void write_atomically(const fs::path &path, std::string_view text) {
-    write_atomically(path, std::span<const std::string_view>(&text, 1));
+    FileSet files;
+    files.add(path, std::span<const std::string_view>(&text, 1));
+    files.commit();
 }
 
 ScratchFolder::ScratchFolder(const fs::path &parent) : parent_(parent) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,8 +13,26 @@ namespace qconv::tools {
 /// Reads a whole file; throws InputError naming it.
 std::string read_text(const std::filesystem::path &path);
 
-/// Writes the pieces one after the other, then renames into place. Throws EnvironmentError (unwritable, full disk).
-void write_atomically(const std::filesystem::path &path, std::span<const std::string_view> pieces);
+class PendingFile;
+
+/// Files that go into place together, once all of them are complete. Functions throw EnvironmentError (unwritable, full
+/// disk); what commit() did not put in place goes away with this object.
+class FileSet {
+public:
+    FileSet();
+    ~FileSet();
+    FileSet(const FileSet &) = delete;
+    FileSet &operator=(const FileSet &) = delete;
+
+    /// Writes the pieces one after the other.
+    void add(const std::filesystem::path &path, std::span<const std::string_view> pieces);
+    void commit();
+
+private:
+    std::vector<std::unique_ptr<PendingFile>> files_;
+};
+
+/// A FileSet of one.
 void write_atomically(const std::filesystem::path &path, std::string_view text);
 
 /// A folder for work in progress, made inside `parent` so that a later rename stays on one file system. It, and any

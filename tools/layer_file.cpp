@@ -1,6 +1,9 @@
 #include "tools/layer_file.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
 #include <map>
 
 #include "tools/json_object.h"
@@ -161,10 +164,10 @@ LayerSpec read_layer(const Json &json, const std::string &file, std::size_t inde
     };
     if (config.kind == QCONV_LAYER_CONV1D) {
         refuse("weight_quantization", "conv1d is a float layer");
-        refuse("gradient_cancellation_threshold", "conv1d quantizes no input");
     }
     if (config.kind != QCONV_LAYER_QCONV1D) {
         refuse("input_quantization", "only QConv1d quantizes its input");
+        refuse("gradient_cancellation_threshold", "only QConv1d quantizes its input");
     }
     if (object.has("input_quantization")) {
         const Quantization q = read_quantization(object, "input_quantization");
@@ -180,13 +183,13 @@ LayerSpec read_layer(const Json &json, const std::string &file, std::size_t inde
                                 layer_kind_name(config.kind)));
     }
     if (object.has("gradient_cancellation_threshold")) {
+        constexpr const char *allowed = "a number >= 0, or null for none";
         const Json &threshold = object.at("gradient_cancellation_threshold");
-        layer.gradient_cancellation_threshold.reset();
         if (!threshold.is_null()) {
+            if (!threshold.is_number()) object.fail_type("gradient_cancellation_threshold", threshold, allowed);
             const float value = object.to_number(threshold, "gradient_cancellation_threshold");
-            if (value < 0)
-                object.fail_type("gradient_cancellation_threshold", threshold, "a number >= 0, or null for none");
-            layer.gradient_cancellation_threshold = value;
+            if (value < 0) object.fail_type("gradient_cancellation_threshold", threshold, allowed);
+            config.gradient_cancellation_threshold = value;
         }
     }
     layer.width = object.integer("width", 0);
@@ -258,6 +261,14 @@ qconv_quantizer parse_quantizer(const std::string &text) {
     return simple_quantizer(Json{{"name", name}, {"bits", bits[0] - '0'}}, "quantizer");
 }
 
+float parse_threshold(const std::string &text) {
+    if (text == "none") return std::numeric_limits<float>::quiet_NaN();
+    float value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error == std::errc() && end == text.data() + text.size() && value >= 0 && std::isfinite(value)) return value;
+    throw InputError(fmt::format("--threshold '{}': it must be a number >= 0, or none", text));
+}
+
 const char *layer_kind_name(qconv_layer_kind kind) {
     switch (kind) {
         case QCONV_LAYER_CONV1D:
@@ -302,6 +313,8 @@ std::string describe_layer(const LayerSpec &layer) {
     if (c.kind != QCONV_LAYER_CONV1D) {
         text += "/" + describe_quantizer(c.weight_quantization, c.weight_next, c.weight_mix);
     }
+    // NaN, as in conv1d and QConv1d_NoAct, is none.
+    if (c.gradient_cancellation_threshold >= 0) text += fmt::format(" |x|<={:g}", c.gradient_cancellation_threshold);
     return text;
 }
 

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,8 +15,7 @@ struct LayerSpec {
     std::string name;
     qconv_layer_config config{};
     bool bias = false;
-    std::optional<float> gradient_cancellation_threshold = 1.0f; // none: gradients pass everywhere
-    int64_t width = 0, batch = 0;                                // estimates; 0 when the file gives none
+    int64_t width = 0, batch = 0; // estimates; 0 when the file gives none
 };
 
 /// Reads and checks a layer file. Throws InputError naming the file, the line or layer, the key, its value, and what is
@@ -29,6 +27,9 @@ LayerSpec read_one_layer(const std::filesystem::path &path, const std::string &n
 
 /// A quantizer as the command line gives it: a name, or "inputdorefa(2)" with the bits in parentheses.
 qconv_quantizer parse_quantizer(const std::string &text);
+
+/// A gradient_cancellation_threshold as the command line gives it: a number >= 0, or "none" (NaN).
+float parse_threshold(const std::string &text);
 
 /// "QConv1d", "QConv1d_NoAct", "conv1d"; and back (throws InputError).
 const char *layer_kind_name(qconv_layer_kind kind);

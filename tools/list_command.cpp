@@ -6,8 +6,10 @@
 
 #include "qconv/qconv.h"
 #include "tools/commands.h"
+#include "tools/directions.h"
 #include "tools/embedded.h"
 #include "tools/emit.h"
+#include "tools/errors.h"
 #include "tools/targets.h"
 #include "tools/text.h"
 
@@ -26,10 +28,13 @@ Json targets_json() {
     return list;
 }
 
-Json kernels_json() {
+/// Those of one op, or all of them for "".
+Json kernels_json(const std::string &op) {
     Json list = Json::array();
     for (const KernelRow &row : parse_kernel_list(embedded_kernels_json)) {
+        if (!op.empty() && op_option(row.layout.op) != op) continue;
         list.push_back({{"name", row.name},
+                        {"op", qconv_op_name(row.layout.op)},
                         {"path", qconv_path_name(row.layout.path)},
                         {"generator", row.generator},
                         {"params", row.params},
@@ -72,10 +77,10 @@ void print_targets() {
     }
 }
 
-void print_kernels() {
-    for (const Json &kernel : kernels_json()) {
-        fmt::print("{:<36} {:<7} {}\n", kernel["name"].get<std::string>(), kernel["path"].get<std::string>(),
-                   join(kernel["targets"].get<std::vector<std::string>>()));
+void print_kernels(const std::string &op) {
+    for (const Json &kernel : kernels_json(op)) {
+        fmt::print("{:<36} {:<12} {:<7} {}\n", kernel["name"].get<std::string>(), kernel["op"].get<std::string>(),
+                   kernel["path"].get<std::string>(), join(kernel["targets"].get<std::vector<std::string>>()));
     }
 }
 
@@ -91,33 +96,40 @@ void print_quantizers() {
 
 void add_list_command(CLI::App &app) {
     struct Options {
-        std::string what;
+        std::string what, op;
         bool json = false;
     };
     auto options = std::make_shared<Options>();
     CLI::App *command = app.add_subcommand("list", "Show targets, kernels and quantizers");
     command->add_option("what", options->what, "targets, kernels or quantizers; default: all three")
         ->check(CLI::IsMember({"targets", "kernels", "quantizers"}));
+    command->add_option("--op", options->op, "Kernels of one op only: " + join(op_options()))
+        ->check(CLI::IsMember(op_options()));
     command->add_flag("--json", options->json, "Print JSON");
-    command->footer("Examples:\n  qconvc list\n  qconvc list targets\n  qconvc list kernels --json");
+    command->footer("Examples:\n  qconvc list\n  qconvc list targets\n  qconvc list kernels --op grad-input\n  qconvc list kernels --json");
     command->callback([options] {
+        if (!options->op.empty()) {
+            if (!options->what.empty() && options->what != "kernels")
+                throw InputError(fmt::format("--op selects kernels; 'list {}' shows none", options->what));
+            options->what = "kernels";
+        }
         const auto wanted = [&](const char *what) { return options->what.empty() || options->what == what; };
         if (options->json) {
             Json json;
             if (wanted("targets")) json["targets"] = targets_json();
-            if (wanted("kernels")) json["kernels"] = kernels_json();
+            if (wanted("kernels")) json["kernels"] = kernels_json(options->op);
             if (wanted("quantizers")) json["quantizers"] = quantizers_json();
             fmt::print("{}\n", json.dump(2));
             return;
         }
-        const auto section = [&](const char *what, void (*print)()) {
+        const auto section = [&](const char *what, const auto &print) {
             if (!wanted(what)) return;
             if (options->what.empty()) fmt::print("{}\n\n", what);
             print();
             if (options->what.empty()) fmt::print("\n");
         };
         section("targets", print_targets);
-        section("kernels", print_kernels);
+        section("kernels", [&] { print_kernels(options->op); });
         section("quantizers", print_quantizers);
     });
 }

@@ -151,7 +151,7 @@ Tensor read_npy(const fs::path &path) {
     return tensor;
 }
 
-void write_npy(const fs::path &path, std::span<const int64_t> shape, std::span<const float> data) {
+void add_npy(FileSet &files, const fs::path &path, std::span<const int64_t> shape, std::span<const float> data) {
     std::string header = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': {}, }}", shown_shape(shape));
     // Version 1.0: the data begins at a multiple of 64, after a newline.
     constexpr std::size_t kFixed = kMagic.size() + 4;
@@ -162,7 +162,7 @@ void write_npy(const fs::path &path, std::span<const int64_t> shape, std::span<c
     start += {'\x01', '\x00', static_cast<char>(length & 0xff), static_cast<char>(length >> 8)};
     const std::array<std::string_view, 3> pieces = {
         start, header, std::string_view(reinterpret_cast<const char *>(data.data()), data.size_bytes())};
-    write_atomically(path, pieces);
+    files.add(path, pieces);
 }
 
 } // namespace qconv::tools

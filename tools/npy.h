@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "tools/files.h"
+
 namespace qconv::tools {
 
 struct Tensor {
@@ -20,7 +22,8 @@ std::string shown_shape(std::span<const int64_t> shape);
 /// Throws InputError naming the file and what is wrong with it.
 Tensor read_npy(const std::filesystem::path &path);
 
-/// Atomic. Throws EnvironmentError.
-void write_npy(const std::filesystem::path &path, std::span<const int64_t> shape, std::span<const float> data);
+/// Writes a tensor into a set of files. Throws EnvironmentError.
+void add_npy(FileSet &files, const std::filesystem::path &path, std::span<const int64_t> shape,
+             std::span<const float> data);
 
 } // namespace qconv::tools

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/commands.h"
+#include "tools/directions.h"
 #include "tools/errors.h"
 #include "tools/files.h"
 #include "tools/text.h"
@@ -20,8 +21,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr const char *kAllDirections = "all";
+
 struct Options {
-    std::string layers, kernels = "generic", kind = "QConv1d", input = "sign", weight = "sign";
+    std::string layers, kernels = "generic", kind = "QConv1d", input = "sign", weight = "sign", threshold = "none";
+    std::string direction = "forward";
     std::vector<std::string> targets;
     VerifySettings settings;
     bool json = false, quiet = false;
@@ -31,6 +35,7 @@ Json to_json(const VerifyResult &r) {
     return {{"layer", r.layer},
             {"description", r.description},
             {"target", r.target},
+            {"direction", r.direction},
             {"kernel", r.kernel},
             {"path", r.path},
             {"pass", r.problem.empty()},
@@ -38,7 +43,8 @@ Json to_json(const VerifyResult &r) {
             {"batch", r.batch},
             {"width", r.width},
             {"width_out", r.width_out},
-            {"columns_checked", r.columns},
+            {"checked", r.checked},
+            {"values", r.total},
             {"max_error", r.max_error},
             {"tolerance", r.max_tolerance}};
 }
@@ -103,6 +109,7 @@ public:
         if (!WIFSIGNALED(status)) return;
         VerifyResult crashed;
         crashed.layer = layer;
+        crashed.direction = options_.direction;
         crashed.target = target_.name;
         crashed.problem =
             fmt::format("the process died: {}; later layers were not checked", strsignal(WTERMSIG(status)));
@@ -132,11 +139,12 @@ private:
 
 void print_result(const Json &r) {
     const bool pass = r["pass"];
-    fmt::print("{} {:<12} {:<7} {:<34} {}", pass ? "ok  " : "FAIL", r["target"].get<std::string>(),
-               r["path"].get<std::string>(), r["kernel"].get<std::string>(), r["layer"].get<std::string>());
+    fmt::print("{} {:<12} {:<12} {:<7} {:<34} {}", pass ? "ok  " : "FAIL", r["target"].get<std::string>(),
+               r["direction"].get<std::string>(), r["path"].get<std::string>(), r["kernel"].get<std::string>(),
+               r["layer"].get<std::string>());
     if (pass) {
-        fmt::print(": max error {:.3g} (tolerance {:.3g}), {} of {} columns", r["max_error"].get<double>(),
-                   r["tolerance"].get<double>(), r["columns_checked"].get<int64_t>(), r["width_out"].get<int64_t>());
+        fmt::print(": max error {:.3g} (tolerance {:.3g}), {} of {} values", r["max_error"].get<double>(),
+                   r["tolerance"].get<double>(), r["checked"].get<int64_t>(), r["values"].get<int64_t>());
     } else {
         fmt::print(": {}", r["problem"].get<std::string>());
     }
@@ -146,10 +154,14 @@ void print_result(const Json &r) {
 
 void verify(Options &options) {
     options.settings.specialised = options.kernels == "specialised";
+    options.settings.directions =
+        parse_directions({options.direction == kAllDirections ? "training" : options.direction});
     LayerSpec rows;
     qconv_layer_config_init(&rows.config, parse_layer_kind(options.kind));
     rows.config.input_quantization = parse_quantizer(options.input);
     rows.config.weight_quantization = parse_quantizer(options.weight);
+    if (rows.config.kind == QCONV_LAYER_QCONV1D)
+        rows.config.gradient_cancellation_threshold = parse_threshold(options.threshold);
     const std::vector<LayerSpec> layers = read_layers_or_workloads(options.layers, rows);
     std::vector<TargetInfo> targets = supported_targets();
     if (!options.targets.empty()) targets = find_targets(options.targets);
@@ -161,7 +173,7 @@ void verify(Options &options) {
     for (const TargetInfo &target : targets) {
         TargetCheck(layers, target, options).run([&](const Json &result) {
             failed += !result["pass"].get<bool>();
-            sampled += result["columns_checked"] < result["width_out"];
+            sampled += result["checked"] < result["values"];
             if (options.json) {
                 results.push_back(result);
             } else if (!options.quiet || !result["pass"].get<bool>()) {
@@ -172,17 +184,21 @@ void verify(Options &options) {
     }
     const std::size_t passed = results.size() - failed;
     if (options.json) {
-        const Json json = {{"layers", options.layers}, {"kernels", options.kernels}, {"seed", options.settings.seed},
-                           {"passed", passed},         {"failed", failed},           {"sampled", sampled},
+        const Json json = {{"layers", options.layers},
+                           {"direction", options.direction},
+                           {"kernels", options.kernels},
+                           {"seed", options.settings.seed},
+                           {"passed", passed},
+                           {"failed", failed},
+                           {"sampled", sampled},
                            {"results", results}};
         fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
     } else {
-        fmt::print("{} passed, {} failed ({}, {}, {} kernels, seed {})\n", passed, failed,
-                   counted(layers.size(), "layer"), counted(targets.size(), "target"), options.kernels,
-                   options.settings.seed);
+        fmt::print("{} passed, {} failed ({}, {}, direction {}, {} kernels, seed {})\n", passed, failed,
+                   counted(layers.size(), "layer"), counted(targets.size(), "target"), options.direction,
+                   options.kernels, options.settings.seed);
         if (sampled > 0) {
-            fmt::print("{} checks compared a seeded sample of output columns, edges included (--oracle-macs)\n",
-                       sampled);
+            fmt::print("{} checks compared a seeded sample of values, edges included (--oracle-macs)\n", sampled);
         }
     }
     if (failed > 0) throw Error(kExitCheckFailed, fmt::format("{} of {} checks failed", failed, passed + failed));
@@ -194,7 +210,13 @@ void add_verify_command(CLI::App &app) {
     auto options = std::make_shared<Options>();
     options->settings.jobs = usable_cpus();
     CLI::App *command = app.add_subcommand("verify", "Check kernels against plain loops on seeded random data");
+    std::vector<std::string> directions = {kAllDirections};
+    for (const qconv_op op : direction_ops())
+        directions.push_back(op_option(op));
     command->add_option("layers", options->layers, "Layer file (.json) or workload table (.csv)")->required();
+    command->add_option("-d,--direction", options->direction, "forward, grad-input, grad-weight or all")
+        ->check(CLI::IsMember(directions))
+        ->capture_default_str();
     command->add_option("-t,--target", options->targets, "Targets; default: all this CPU supports")
         ->allow_extra_args(false);
     command->add_option("--kernels", options->kernels, "generic, or specialised: compile the layers first")
@@ -207,6 +229,9 @@ void add_verify_command(CLI::App &app) {
     command->add_option("--input-quantization", options->input, "Of a .csv's QConv1d layers: sign, inputdorefa(2), ...")
         ->capture_default_str();
     command->add_option("--weight-quantization", options->weight, "Of a .csv's quantized layers")
+        ->capture_default_str();
+    command->add_option("--threshold", options->threshold,
+                        "gradient_cancellation_threshold of a .csv's QConv1d layers: a number >= 0, or none")
         ->capture_default_str();
     command->add_option("--seed", options->settings.seed, "Seed of the random data")->capture_default_str();
     command->add_option("--batch", options->settings.batch, "Batch; default: the file's, else 2")
@@ -222,12 +247,14 @@ void add_verify_command(CLI::App &app) {
     command->add_flag("--json", options->json, "Print JSON");
     command->footer(
         "Exact where both sides are integers; else within the tolerance derived in tests/support/reference.h.\n"
-        "Exit code 1 if any output is outside it.\n\n"
+        "Gradients must also be the same bits at another number of threads, and a saved state right bit by bit.\n"
+        "Exit code 1 if any value is outside.\n\n"
         "Examples:\n"
         "  qconvc verify net.json\n"
         "  qconvc verify net.json --kernels specialised --target host\n"
         "  qconvc verify bench/workloads.csv --input-quantization 'inputdorefa(2)' --quiet\n"
-        "  qconvc verify bench/workloads.csv --layer QConv1d_NoAct --every-kernel -t avx2");
+        "  qconvc verify bench/workloads.csv --layer QConv1d_NoAct --every-kernel -t avx2\n"
+        "  qconvc verify bench/workloads.csv --direction all --input-quantization swishsign --threshold 1.5");
     command->callback([options] { verify(*options); });
 }
 

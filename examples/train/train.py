@@ -88,7 +88,7 @@ def batches(recordings: list[np.ndarray], labels: np.ndarray,
 
 def train(model: nn.Module, recordings: list[np.ndarray], labels: np.ndarray, epochs: int, rng: np.random.Generator,
           test) -> dict:
-    """The loss of every step, and every fifth epoch (epoch, seconds of training so far, what test() gives)."""
+    """The loss of every step; after the first epochs and every fifth (epoch, seconds of training so far, test())."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=2e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     losses, tests, seconds = [], [], 0.0
@@ -103,7 +103,7 @@ def train(model: nn.Module, recordings: list[np.ndarray], labels: np.ndarray, ep
             losses.append(loss.item())
         schedule.step()
         seconds += time.perf_counter() - start
-        if epoch % 5 == 0 or epoch == epochs:
+        if epoch < 5 or epoch % 5 == 0 or epoch == epochs:
             tests.append((epoch, seconds, test()))
             print(f"epoch {epoch:3d}: loss {losses[-1]:.4f}, test accuracy {tests[-1][2]:.2%}, {seconds:.1f} s",
                   flush=True)

@@ -45,6 +45,8 @@ public:
     /// A layer for training with these kernels, or with the best ones for null. Null, with the library's message in
     /// *error, on failure.
     LayerPtr create(const qconv_kernel *grad_input, const qconv_kernel *grad_weight, std::string *error) const;
+    /// A layer for training whose kernels are the best of one target. Null on failure.
+    LayerPtr create_on(const std::string &target) const;
 
     /// "" when all gradients are right, else a description of the first difference. grad_bias is checked for conv1d.
     std::string check(const Gradients &gradients);
@@ -53,6 +55,9 @@ public:
     std::string describe() const;
 
 private:
+    LayerPtr create(const std::string &forward, const std::string &grad_input, const std::string &grad_weight,
+                    std::string *error) const;
+
     Shape shape_;
     std::string pair_name_;
     Numbers numbers_;

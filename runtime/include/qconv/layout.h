@@ -151,7 +151,8 @@ enum class GradInputArg : int {
     Next,        // int32
     NextBeta,    // float
     Mix,         // float
-    GradInput,   // float   [width, Cg, groups, batch]
+    GradInput,   // float   [stride, columns, Cg, groups, batch], columns = ceil(width / stride): the tensor [width, Cg,
+                 //         groups, batch] seen with strides 1, stride, width, ...; nothing past the width is written
     Count
 };
 

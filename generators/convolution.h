@@ -1,0 +1,56 @@
+// What every convolution generator shares: the shape constants of a specialised kernel.
+#pragma once
+
+#include "Halide.h"
+
+namespace qconv {
+
+/// Base of the generators. Sizes are counted over the whole layer, as in the layer file; 0 leaves a size dynamic.
+template <class Self>
+class ConvolutionGenerator : public Halide::Generator<Self> {
+    using Base = Halide::Generator<Self>;
+
+protected:
+    using Expr = Halide::Expr;
+    template <class T>
+    using Input = typename Base::template Input<T>;
+    template <class T>
+    using Output = typename Base::template Output<T>;
+
+public:
+    Halide::GeneratorParam<int> in_channels{"in_channels", 0};
+    Halide::GeneratorParam<int> out_channels{"out_channels", 0};
+    Halide::GeneratorParam<int> kernel_taps{"kernel_size", 0};
+    Halide::GeneratorParam<int> stride_by{"stride", 0};
+    Halide::GeneratorParam<int> dilation_by{"dilation", 0};
+    Halide::GeneratorParam<int> groups{"groups", 0};
+    // Layout, as in qconv_kernel.
+    Halide::GeneratorParam<bool> unit_stride{"unit_stride", false};
+    Halide::GeneratorParam<int> out_block{"out_block", 1};
+    Halide::GeneratorParam<int> width_block{"width_block", 1};
+
+protected:
+    /// Output position, output channel in its group, group, batch entry; padded input position; channel in its group.
+    Halide::Var w{"w"}, o{"o"}, g{"g"}, n{"n"}, p{"p"}, c{"c"};
+
+    bool specialised() const { return in_channels > 0; }
+    bool is_unit_stride() const { return unit_stride || (specialised() && stride_by == 1); }
+
+    /// A size of one group, or a parameter of the layer: the constant of a specialised kernel, else what the call says.
+    Expr group_size(int layer_size, const Expr &dynamic) const {
+        return specialised() ? Expr(layer_size / groups.value()) : dynamic;
+    }
+    Expr constant_or(int constant, const Expr &dynamic) const { return specialised() ? Expr(constant) : dynamic; }
+
+    /// Buffers start at 0; a tensor's channels and groups are known in a specialised kernel. `channels` of the layer.
+    template <class Buffer>
+    void describe_tensor(Buffer &tensor, int first_channel_dim, int channels) {
+        for (int d = 0; d < tensor.dimensions(); d++)
+            tensor.dim(d).set_min(0);
+        if (!specialised()) return;
+        tensor.dim(first_channel_dim).set_extent(channels / groups.value());
+        tensor.dim(first_channel_dim + 1).set_extent(int(groups));
+    }
+};
+
+} // namespace qconv

@@ -1,0 +1,148 @@
+// What the grad_input generators share: inputs, shape facts, the zero-padded gradient, the factor of the straight-through
+// estimator, and the result. Formulas in layout.h.
+#pragma once
+
+#include "Halide.h"
+#include "convolution.h"
+#include "qconv/layout.h"
+#include "quantizers.h"
+#include "schedules/schedule.h"
+
+namespace qconv {
+
+/// Base of the grad_input generators. The inputs are those of GradInputArg, in its order.
+template <class Self, class Weight>
+class GradInputGenerator : public ConvolutionGenerator<Self> {
+    using Base = ConvolutionGenerator<Self>;
+
+protected:
+    using typename Base::Expr;
+    template <class T>
+    using Input = typename Base::template Input<T>;
+    template <class T>
+    using Output = typename Base::template Output<T>;
+    using Base::c, Base::g, Base::n, Base::o, Base::p;
+
+public:
+    Input<Halide::Buffer<float, 4>> grad_output{"grad_output"};
+    Input<Weight> weight{"weight"};
+    Input<Halide::Buffer<int32_t, 1>> tap_shift{"tap_shift"};
+    Input<Halide::Buffer<int32_t, 1>> phase_start{"phase_start"};
+    Input<Halide::Buffer<float, 4>> x{"x"};
+    Input<Halide::Buffer<uint32_t, 5>> state{"state"};
+    Input<int32_t> stride_in{"stride_in", 1, 1, 1 << 30};
+    Input<int32_t> tile_width{"tile_width"};
+    Input<int32_t> shift_min{"shift_min"};
+    Input<int32_t> shift_max{"shift_max"};
+    Input<int32_t> factor_kind{"factor"};
+    Input<float> threshold{"threshold"};
+    Input<int32_t> quantizer{"quantizer"};
+    Input<float> beta{"beta"};
+    Input<int32_t> next{"next"};
+    Input<float> next_beta{"next_beta"};
+    Input<float> mix{"mix"};
+    Output<Halide::Buffer<float, 5>> grad_input{"grad_input"};
+
+protected:
+    /// Column and phase of a position of x, i = column * stride + phase; position of x.
+    Halide::Var column{"column"}, phase{"phase"}, i{"i"};
+    Halide::Func passes{"passes"}, factor{"factor_of"};
+    Halide::RDom result; ///< phases, columns; with unit stride undefined
+
+    Expr channels() const { return this->group_size(this->in_channels, grad_input.dim(2).extent()); }
+    Expr outputs() const { return this->group_size(this->out_channels, grad_output.dim(1).extent()); }
+    Expr kernel_size() const { return this->constant_or(this->kernel_taps, tap_shift.dim(0).extent()); }
+    Expr stride() const { return this->is_unit_stride() ? Expr(1) : this->constant_or(this->stride_by, stride_in); }
+    Expr width() const { return x.dim(0).extent(); }
+
+    /// padded(p, o, g, n): gy, and 0 past both of its ends and past the last output channel.
+    Halide::Func padded_gradient() {
+        using namespace Halide;
+        Func padded("padded");
+        const Expr last = grad_output.dim(0).extent() - 1;
+        const Expr gradient = grad_output(clamp(likely(p), 0, last), min(o, outputs() - 1), g, n);
+        padded(p, o, g, n) = select(likely(p >= 0) && likely(p <= last) && o < outputs(), gradient, 0.0f);
+        return padded;
+    }
+
+    /// Position in gy of tap t for column `at`.
+    Expr reach(const Expr &at, const Expr &t) {
+        return at + Halide::unsafe_promise_clamped(tap_shift(t), shift_min, shift_max);
+    }
+    /// Restricts the reduction `t` over all taps to those of this phase.
+    void keep_phase(Halide::RDom &taps, const Halide::RVar &t) {
+        if (this->is_unit_stride()) return;
+        taps.where(t >= phase_start(phase) && t < phase_start(phase + 1));
+    }
+
+    /// grad_input(phase, column, c, g, n) = factor * acc(column, phase, c, g, n).
+    void define_result(const Halide::Func &acc) {
+        using namespace Halide;
+        define_factor();
+        if (this->is_unit_stride()) {
+            grad_input(phase, column, c, g, n) = factor(column, c, g, n) * acc(column, phase, c, g, n);
+            return;
+        }
+        // The last column may lack phases.
+        result = RDom(0, stride(), 0, (width() + stride() - 1) / stride(), "result");
+        const Expr at = result.y * stride() + result.x;
+        result.where(likely(at < width()));
+        grad_input(phase, column, c, g, n) = undef<float>();
+        grad_input(result.x, result.y, c, g, n) = factor(at, c, g, n) * acc(result.y, result.x, c, g, n);
+    }
+
+    /// Fills the part of a schedule's stages that both paths have.
+    void fill(schedules::GradInputStages &stages, const Halide::Func &padded) const {
+        stages.grad_input = grad_input;
+        stages.i = i, stages.c = c, stages.g = g, stages.n = n, stages.p = p, stages.o = o;
+        stages.column = column, stages.phase = phase;
+        stages.unit_stride = this->is_unit_stride();
+        if (!stages.unit_stride) stages.result_phase = result.x, stages.result_column = result.y;
+        stages.tile_width = tile_width, stages.width_block = this->width_block;
+        stages.padded = padded, stages.passes = passes, stages.factor = factor;
+        stages.passes_cases = {from_state()};
+        stages.factor_cases = {factor_kind == int(Surrogate::One), from_state(), derivative_is_one()};
+    }
+
+    void describe_buffers() {
+        this->describe_tensor(grad_output, 1, this->out_channels);
+        this->describe_tensor(x, 1, this->in_channels);
+        this->describe_tensor(grad_input, 2, this->in_channels);
+        grad_input.dim(0).set_extent(stride());
+        if (this->is_unit_stride()) grad_input.dim(1).set_stride(1);
+        this->describe_tensor(state, 2, this->in_channels);
+        state.dim(1).set_extent(2);
+        tap_shift.dim(0).set_min(0), phase_start.dim(0).set_min(0);
+        for (int d = 0; d < weight.dimensions(); d++)
+            weight.dim(d).set_min(0);
+        for (int d = 1; d < weight.dimensions(); d++)
+            weight.dim(d).set_stride(weight.dim(d - 1).stride() * weight.dim(d - 1).extent());
+    }
+
+private:
+    Expr from_state() const { return factor_kind == int(Surrogate::FromState); }
+    Expr derivative_is_one() const {
+        return mix == 0.0f && quantizer != QCONV_APPROXSIGN && quantizer != QCONV_SWISHSIGN &&
+               quantizer != QCONV_STEHEAVISIDE;
+    }
+
+    /// passes(i, ...): the state's mask in bytes. factor(i, ...): see Surrogate.
+    void define_factor() {
+        using namespace Halide;
+        const Expr words = state.dim(0).extent();
+        const Expr word = state(clamp(i / 32, 0, words - 1), 1, c, g, n);
+        passes(i, c, g, n) =
+            select(from_state(), cast<uint8_t>((word >> cast<uint32_t>(i % 32)) & 1u), cast<uint8_t>(0));
+
+        const Expr v = x(clamp(likely(i), 0, width() - 1), c, g, n);
+        const Expr first = quantizers::gradient(quantizer, v, beta);
+        const Expr second = quantizers::gradient(next, v, next_beta);
+        const Expr mixed = select(mix == 0.0f, first, second * mix + first * (1.0f - mix));
+        const Expr unlimited = strict_float(threshold != threshold); // NaN: no threshold
+        const Expr from_input = select(unlimited || strict_float(abs(v) <= threshold), mixed, 0.0f);
+        factor(i, c, g, n) = select(factor_kind == int(Surrogate::One), 1.0f, from_state(),
+                                    cast<float>(passes(i, c, g, n)), from_input);
+    }
+};
+
+} // namespace qconv

@@ -1,0 +1,122 @@
+// What the grad_weight generators share: inputs, shape facts, the weight quantizer's surrogate. Formulas in layout.h.
+#pragma once
+
+#include "Halide.h"
+#include "convolution.h"
+#include "qconv/layout.h"
+#include "quantizers.h"
+#include "schedules/schedule.h"
+
+namespace qconv {
+
+/// Base of the grad_weight generators. The inputs are those of GradWeightArg, in its order.
+template <class Self>
+class GradWeightGenerator : public ConvolutionGenerator<Self> {
+    using Base = ConvolutionGenerator<Self>;
+
+protected:
+    using typename Base::Expr;
+    template <class T>
+    using Input = typename Base::template Input<T>;
+    template <class T>
+    using Output = typename Base::template Output<T>;
+    using Base::constant_or, Base::c, Base::g, Base::group_size, Base::n, Base::o, Base::p, Base::specialised;
+
+public:
+    Input<Halide::Buffer<float, 4>> grad_output{"grad_output"};
+    Input<Halide::Buffer<float, 4>> x{"x"};
+    Input<Halide::Buffer<uint32_t, 5>> state{"state"};
+    Input<Halide::Buffer<float, 4>> weight{"weight"};
+    Input<int32_t> kernel_size_in{"kernel_size_in", 1, 1, 1 << 30};
+    Input<int32_t> stride_in{"stride_in", 1, 1, 1 << 30};
+    Input<int32_t> dilation_in{"dilation_in", 1, 1, 1 << 30};
+    Input<int32_t> pad_left{"pad_left"};
+    Input<int32_t> tile_width{"tile_width"};
+    Input<int32_t> tile_channels{"tile_channels"};
+    Input<int32_t> edge_left{"edge_left"};
+    Input<int32_t> edge_right{"edge_right"};
+    Input<float> pad_delta{"pad_delta"};
+    Input<float> pad_value{"pad_value"};
+    Input<int32_t> source{"source"};
+    Input<int32_t> quantizer{"quantizer"};
+    Input<float> levels{"levels"};
+    Input<float> divisor{"divisor"};
+    Input<int32_t> next{"next"};
+    Input<float> next_levels{"next_levels"};
+    Input<float> next_divisor{"next_divisor"};
+    Input<float> mix{"mix"};
+    Input<int32_t> weight_factor{"weight_factor"};
+    Input<int32_t> weight_quantizer{"weight_quantizer"};
+    Input<float> weight_beta{"weight_beta"};
+    Input<int32_t> weight_next{"weight_next"};
+    Input<float> weight_next_beta{"weight_next_beta"};
+    Input<float> weight_mix{"weight_mix"};
+    Output<Halide::Buffer<float, 4>> grad_weight{"grad_weight"};
+
+protected:
+    Halide::Var k{"k"}; ///< tap
+
+    Expr channels() const { return group_size(this->in_channels, grad_weight.dim(1).extent()); }
+    Expr outputs() const { return group_size(this->out_channels, grad_weight.dim(2).extent()); }
+    Expr kernel_size() const { return constant_or(this->kernel_taps, kernel_size_in); }
+    Expr dilation() const { return constant_or(this->dilation_by, dilation_in); }
+    Expr stride() const { return this->is_unit_stride() ? Expr(1) : constant_or(this->stride_by, stride_in); }
+    Expr width() const { return x.dim(0).extent(); }
+    Expr width_out() const { return grad_output.dim(0).extent(); }
+    Expr batch() const { return grad_output.dim(3).extent(); }
+    Expr tiles() const { return (width_out() + tile_width - 1) / tile_width; }
+
+    Expr inside(const Expr &at) const { return at >= pad_left && at < pad_left + width(); }
+    /// The position of x nearest to padded position `at`.
+    Expr position(const Expr &at) const { return Halide::clamp(Halide::likely(at - pad_left), 0, width() - 1); }
+
+    /// gy with its tail filled up by zeros, so that whole blocks of positions and outputs may be summed.
+    Expr gradient(const Expr &at, const Expr &output) const {
+        const Expr known = Halide::likely(at < width_out()) && Halide::likely(output < outputs());
+        return Halide::select(known, grad_output(Halide::clamp(Halide::likely(at), 0, width_out() - 1),
+                                                 Halide::clamp(Halide::likely(output), 0, outputs() - 1), g, n),
+                              0.0f);
+    }
+
+    /// signs(i, c, g, n): 1 where x was +1, else 0.
+    Halide::Func unpack_signs() const {
+        Halide::Func signs("signs");
+        const Expr word = state(p / 32, 0, Halide::min(c, channels() - 1), g, n);
+        signs(p, c, g, n) = Halide::cast<uint8_t>((word >> Halide::cast<uint32_t>(p % 32)) & 1u);
+        return signs;
+    }
+
+    /// The derivative of the weight quantizer at weight (k, c, o, g).
+    Expr surrogate() const {
+        const Expr v = weight(k, c, o, g);
+        const Expr first = quantizers::gradient(weight_quantizer, v, weight_beta);
+        const Expr second = quantizers::gradient(weight_next, v, weight_next_beta);
+        const Expr mixed = Halide::select(weight_mix == 0.0f, first, second * weight_mix + first * (1.0f - weight_mix));
+        return Halide::select(weight_factor == int(Surrogate::One), 1.0f, mixed);
+    }
+    Expr needs_no_weight() const { return weight_factor == int(Surrogate::One); }
+
+    void describe_buffers() {
+        this->describe_tensor(grad_output, 1, this->out_channels);
+        this->describe_tensor(x, 1, this->in_channels);
+        this->describe_tensor(state, 2, this->in_channels);
+        state.dim(1).set_extent(2);
+        for (auto *buffer : {&weight}) {
+            for (int d = 0; d < 4; d++)
+                buffer->dim(d).set_min(0);
+        }
+        for (int d = 0; d < 4; d++)
+            grad_weight.dim(d).set_min(0);
+        if (specialised()) {
+            grad_weight.dim(0).set_extent(kernel_size()), weight.dim(0).set_extent(kernel_size());
+            grad_weight.dim(1).set_extent(channels()), weight.dim(1).set_extent(channels());
+            grad_weight.dim(2).set_extent(outputs()), weight.dim(2).set_extent(outputs());
+            grad_weight.dim(3).set_extent(int(this->groups)), weight.dim(3).set_extent(int(this->groups));
+        }
+        for (int d = 1; d < 4; d++) { // dense
+            grad_weight.dim(d).set_stride(grad_weight.dim(d - 1).stride() * grad_weight.dim(d - 1).extent());
+        }
+    }
+};
+
+} // namespace qconv

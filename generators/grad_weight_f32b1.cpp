@@ -1,0 +1,82 @@
+// grad_weight of binary inputs by table lookup. For every group of G = table_channels neighbouring output positions a
+// table holds, for each output channel, the 2^G signed sums of their gradients; each input channel and tap then adds the
+// one entry that the signs of its G inputs choose: G multiply-accumulates an addition, over a vector of output channels.
+#include "grad_weight.h"
+#include "lookup.h"
+
+namespace qconv {
+namespace {
+
+using namespace Halide;
+
+class GradWeightF32B1 : public GradWeightGenerator<GradWeightF32B1> {
+public:
+    GeneratorParam<int> table_channels{"table_channels", 5};
+    GeneratorParam<int> tables{"tables", 4};
+
+    void generate() {
+        describe_buffers();
+        const int positions = table_channels;
+
+        transposed(o, w, g, n) = gradient(w, o);
+        Var q("q"); // group of positions
+        lookup = build_table(positions, {o}, j, {q, g, n},
+                             [&](int b) { return transposed(o, q * positions + b, g, n); });
+
+        // index(p, ...): the signs at p and at the positions that the next outputs see, as a table entry.
+        signs = unpack_signs();
+        padded(p, c, g, n) = select(likely(inside(p)), signs(position(p), c, g, n), cast<uint8_t>(0));
+        Expr entry = padded(p, c, g, n);
+        for (int b = 1; b < positions; b++)
+            entry = entry | (padded(p + b * stride(), c, g, n) << cast<uint8_t>(b));
+        index(p, c, g, n) = entry;
+
+        const Expr chunks_of_tile = tile_width / (positions * tables);
+        RDom r(0, tables, 0, chunks_of_tile, 0, tiles(), 0, batch(), "r");
+        table_number = r[0], chunk = r[1], tile = r[2], sample = r[3];
+        const Expr group = (r[2] * chunks_of_tile + r[1]) * tables + r[0];
+        const Expr chosen = cast<int32_t>(index(group * positions * stride() + k * dilation(), c, g, r[3]));
+        acc(o, k, c, g) = 0.0f;
+        acc(o, k, c, g) += lookup.table(o, unsafe_promise_clamped(chosen, 0, (1 << positions) - 1), group, g, r[3]);
+
+        sum_outside();
+        grad_weight(k, c, o, g) = surrogate() * (acc(o, k, c, g) + pad_delta * outside(o, k, g));
+    }
+
+    void schedule() {
+        if (using_autoscheduler()) return;
+        schedules::GradWeightLookupStages stages;
+        stages.grad_weight = grad_weight;
+        stages.k = k, stages.c = c, stages.o = o, stages.g = g, stages.p = p, stages.w = w;
+        stages.tile_channels = tile_channels, stages.out_block = out_block;
+        stages.cases = {needs_no_weight()};
+        stages.transposed = transposed, stages.signs = signs, stages.padded = padded, stages.index = index;
+        stages.table = lookup.table, stages.halves = lookup.halves, stages.entry = j;
+        stages.table_entries = 1 << table_channels;
+        stages.acc = acc, stages.tables = table_number, stages.chunk = chunk, stages.tile = tile, stages.sample = sample;
+        stages.outside = outside;
+        schedules::apply(stages, context());
+    }
+
+private:
+    Func transposed{"transposed"}, signs, padded{"padded"}, index{"index"}, acc{"acc"}, outside{"outside"};
+    LookupTable lookup;
+    Var j{"j"}; // entry of a table
+    RVar table_number, chunk, tile, sample;
+
+    /// outside(o, k, g): the sum of gy over the outputs whose tap k falls outside x.
+    void sum_outside() {
+        RDom left(0, edge_left, 0, batch(), "left");
+        RDom right(edge_right, width_out() - edge_right, 0, batch(), "right");
+        const auto tap = [&](const Expr &column) { return column * stride() + k * dilation() - pad_left; };
+        const Expr output = min(o, outputs() - 1);
+        outside(o, k, g) = 0.0f;
+        outside(o, k, g) += select(tap(left.x) < 0, grad_output(left.x, output, g, left.y), 0.0f);
+        outside(o, k, g) += select(tap(right.x) >= width(), grad_output(right.x, output, g, right.y), 0.0f);
+    }
+};
+
+} // namespace
+} // namespace qconv
+
+HALIDE_REGISTER_GENERATOR(qconv::GradWeightF32B1, grad_weight_f32b1)

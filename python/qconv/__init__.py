@@ -1,0 +1,33 @@
+"""Quantized 1-D convolutions for PyTorch, on qconv's ahead-of-time compiled kernels."""
+
+from ._library import version as _version
+from .modules import QActivation, QConv1d, QConv1d_NoAct, conv1d, repack
+from .quantizers import (
+    ApproxSign,
+    Identity,
+    InputDoReFa,
+    ProgressiveSign,
+    Quantizer,
+    Sign,
+    SteHeaviside,
+    SwishSign,
+    WeightDoReFa,
+)
+
+__version__ = _version()
+__all__ = [
+    "ApproxSign",
+    "Identity",
+    "InputDoReFa",
+    "ProgressiveSign",
+    "QActivation",
+    "QConv1d",
+    "QConv1d_NoAct",
+    "Quantizer",
+    "Sign",
+    "SteHeaviside",
+    "SwishSign",
+    "WeightDoReFa",
+    "conv1d",
+    "repack",
+]

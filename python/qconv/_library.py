@@ -1,0 +1,176 @@
+"""libqconv through its C ABI (runtime/include/qconv/qconv.h)."""
+
+import ctypes
+import os
+import threading
+from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
+from pathlib import Path
+from typing import Any
+
+import torch
+
+QUANTIZER_KINDS = (
+    "identity",
+    "sign",
+    "approxsign",
+    "swishsign",
+    "steheaviside",
+    "inputdorefa",
+    "weightdorefa",
+    "progressive_sign",
+)
+LAYER_KINDS = ("conv1d", "QConv1d_NoAct", "QConv1d")
+
+# qconv_direction
+FORWARD, GRAD_INPUT, GRAD_WEIGHT = 1, 2, 4
+# qconv_saved
+SAVES_NOTHING, SAVES_STATE, SAVES_INPUT = 0, 1, 2
+
+
+class Quantizer(Structure):
+    _fields_ = [
+        ("kind", c_int),
+        ("bits", c_int32),
+        ("alpha", c_float),
+        ("beta", c_float),
+        ("scale", c_float),
+        ("training", c_int32),
+    ]
+
+
+class LayerConfig(Structure):
+    _fields_ = [
+        ("kind", c_int),
+        ("in_channels", c_int64),
+        ("out_channels", c_int64),
+        ("kernel_size", c_int64),
+        ("stride", c_int64),
+        ("pad_left", c_int64),
+        ("pad_right", c_int64),
+        ("dilation", c_int64),
+        ("groups", c_int64),
+        ("pad_value", c_float),
+        ("input_quantization", Quantizer),
+        ("input_next", Quantizer),
+        ("input_mix", c_float),
+        ("weight_quantization", Quantizer),
+        ("weight_next", Quantizer),
+        ("weight_mix", c_float),
+        ("gradient_cancellation_threshold", c_float),
+        ("directions", c_uint32),
+        ("kernel", c_char_p),
+        ("grad_input_kernel", c_char_p),
+        ("grad_weight_kernel", c_char_p),
+    ]
+
+
+class Kernel(Structure):
+    """The first fields of qconv_kernel; the rest is of no use here."""
+
+    _fields_ = [("name", c_char_p), ("target", c_char_p)]
+
+
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "qconv_last_error": (c_char_p, []),
+    "qconv_version": (c_char_p, []),
+    "qconv_quantizer_default": (Quantizer, [c_int]),
+    "qconv_layer_config_init": (None, [POINTER(LayerConfig), c_int]),
+    "qconv_layer_config_check": (c_int, [POINTER(LayerConfig)]),
+    "qconv_layer_create": (c_int, [POINTER(LayerConfig), c_void_p, c_void_p, POINTER(c_void_p)]),
+    "qconv_layer_destroy": (None, [c_void_p]),
+    "qconv_layer_set_weights": (c_int, [c_void_p, c_void_p, c_void_p]),
+    "qconv_layer_forward": (c_int, [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_size_t]),
+    "qconv_layer_saved": (c_int, [c_void_p]),
+    "qconv_layer_forward_training": (
+        c_int,
+        [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t],
+    ),
+    "qconv_layer_backward": (
+        c_int,
+        [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_int64, c_int64]
+        + [c_void_p, c_void_p, c_void_p, c_void_p, c_size_t],
+    ),
+    "qconv_layer_kernel": (POINTER(Kernel), [c_void_p, c_int]),
+    "qconv_layer_packed_bytes": (c_size_t, [c_void_p]),
+    "qconv_register_generic_kernels": (c_int, []),
+    "qconv_set_num_threads": (c_int, [c_int]),
+}
+
+# qconv_status to what Python calls it; the others are RuntimeError.
+_EXCEPTIONS: dict[int, type[Exception]] = {1: ValueError, 4: MemoryError}
+
+
+def _load() -> ctypes.CDLL:
+    path = os.environ.get("QCONV_LIBRARY") or str(Path(__file__).parent / "lib" / "libqconv.so")
+    try:
+        # dlopen's own message is about one file; this one says what to do.
+        library = ctypes.CDLL(path)
+    except OSError as error:
+        raise ImportError(
+            f"cannot load libqconv: {error}. `pip install .` in the repository builds it; "
+            "QCONV_LIBRARY names another one"
+        ) from error
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+LIBRARY = _load()
+
+
+def check(status: int) -> None:
+    if status:
+        raise _EXCEPTIONS.get(status, RuntimeError)(LIBRARY.qconv_last_error().decode())
+
+
+check(LIBRARY.qconv_register_generic_kernels())
+
+_threads = 0
+
+
+def follow_torch_threads() -> None:
+    """Kernels use as many threads as PyTorch does."""
+    global _threads
+    threads = torch.get_num_threads()
+    if threads != _threads:
+        check(LIBRARY.qconv_set_num_threads(min(threads, 1024)))
+        _threads = threads
+
+
+def version() -> str:
+    return LIBRARY.qconv_version().decode()
+
+
+class Layer:
+    """A qconv_layer. Calls hold a reference, so that it is destroyed when the last one has returned."""
+
+    __slots__ = ("pointer", "users", "source", "lock")
+
+    def __init__(
+        self,
+        config: LayerConfig,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        lock: "threading.Lock | None" = None,
+    ) -> None:
+        pointer = c_void_p()
+        status = LIBRARY.qconv_layer_create(byref(config), weight.data_ptr(), _address(bias), byref(pointer))
+        self.pointer: int | None = pointer.value
+        # Calls that are inside it now; counted under the lock.
+        self.users = 0
+        self.lock = lock
+        # What the packed weights were made from; the cache compares it.
+        self.source: tuple[Any, ...] = ()
+        check(status)
+
+    def set_weights(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        check(LIBRARY.qconv_layer_set_weights(self.pointer, weight.data_ptr(), _address(bias)))
+
+    def __del__(self, destroy: Any = LIBRARY.qconv_layer_destroy) -> None:
+        if pointer := getattr(self, "pointer", None):
+            destroy(pointer)
+
+
+def _address(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

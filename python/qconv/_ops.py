@@ -1,0 +1,241 @@
+"""The operators: torch.ops.qconv.{forward, training, backward}.
+
+A layer travels as the text of _layer.layer_text. `training` is `forward` with a gradient; besides y it returns the state
+that `backward` needs where the layer saves one: the signs and masks of x, 2 bits an element, instead of x.
+"""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.library import Library
+
+from . import _cache, _composite
+from ._layer import LayerSpec, layer_spec
+from ._library import (
+    FORWARD,
+    GRAD_INPUT,
+    GRAD_WEIGHT,
+    LIBRARY,
+    SAVES_INPUT,
+    SAVES_STATE,
+    check,
+    follow_torch_threads,
+)
+
+_library = Library("qconv", "DEF")
+_tags = (torch.Tag.pt2_compliant_tag,)
+_library.define("forward(Tensor x, Tensor weight, Tensor? bias, str layer) -> Tensor", tags=_tags)
+_library.define(
+    "training(Tensor x, Tensor weight, Tensor? bias, str layer, int directions) -> (Tensor, Tensor)", tags=_tags
+)
+_library.define(
+    "backward(Tensor grad_output, Tensor? x, Tensor weight, Tensor state, str layer, SymInt width, int directions, "
+    "bool bias) -> (Tensor, Tensor, Tensor)",
+    tags=_tags,
+)
+forward = torch.ops.qconv.forward.default
+training = torch.ops.qconv.training.default
+backward = torch.ops.qconv.backward.default
+
+_forward = LIBRARY.qconv_layer_forward
+_forward_training = LIBRARY.qconv_layer_forward_training
+_backward = LIBRARY.qconv_layer_backward
+_float32, _float64 = torch.float32, torch.float64
+
+
+def _check_input(x: Tensor, weight: Tensor, spec: LayerSpec) -> None:
+    if x.dim() != 3:
+        raise ValueError(f"input has {x.dim()} dimensions; it must be [batch, in_channels, width]")
+    if x.shape[1] != spec.in_channels:
+        raise ValueError(f"input has {x.shape[1]} channels; the layer's in_channels is {spec.in_channels}")
+    if x.dtype not in (_float32, _float64):
+        raise TypeError(
+            f"input is {x.dtype}; qconv computes in float32 (and in float64 through PyTorch): convert it, or run under "
+            "torch.autocast('cpu'), which does"
+        )
+    if weight.dtype != x.dtype:
+        raise TypeError(f"input is {x.dtype} and weight {weight.dtype}; they must be alike")
+    if spec.width_out(x.shape[2]) < 1:
+        raise ValueError(
+            f"width is {x.shape[2]}; with its padding ({x.shape[2] + spec.pad_left + spec.pad_right}) it must be at "
+            f"least the window, {spec.dilation * (spec.kernel_size - 1) + 1}"
+        )
+
+
+def _forward_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
+    spec = layer_spec(layer)
+    _check_input(x, weight, spec)
+    if x.dtype is _float64:
+        with torch._C._AutoDispatchBelowAutograd():
+            return _composite.forward(spec, x, weight, bias)
+    x = x.contiguous()
+    batch, _, width = x.shape
+    y = x.new_empty((batch, spec.out_channels, spec.width_out(width)))
+    follow_torch_threads()
+    packed = _cache.acquire(weight, bias, layer, FORWARD)
+    try:
+        check(_forward(packed.pointer, x.data_ptr(), batch, width, y.data_ptr(), None, 0))
+    finally:
+        _cache.release(packed)
+    return y
+
+
+def _state_shape(x: Tensor, spec: LayerSpec, directions: int) -> tuple[int, ...]:
+    if x.dtype is not _float32 or spec.saved(directions) != SAVES_STATE:
+        return (0,)
+    return x.shape[0], x.shape[1], 2, (x.shape[2] + 31) // 32
+
+
+def _training_cpu(
+    x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int
+) -> tuple[Tensor, Tensor]:
+    spec = layer_spec(layer)
+    _check_input(x, weight, spec)
+    state = torch.empty(_state_shape(x, spec, directions), dtype=torch.int32, device=x.device)
+    if x.dtype is _float64:
+        with torch._C._AutoDispatchBelowAutograd():
+            return _composite.forward(spec, x, weight, bias), state
+    x = x.contiguous()
+    batch, _, width = x.shape
+    y = x.new_empty((batch, spec.out_channels, spec.width_out(width)))
+    follow_torch_threads()
+    packed = _cache.acquire(weight, bias, layer, directions)
+    try:
+        check(
+            _forward_training(
+                packed.pointer, x.data_ptr(), batch, width, y.data_ptr(), state.data_ptr(), state.nbytes, None, 0
+            )
+        )
+    finally:
+        _cache.release(packed)
+    return y, state
+
+
+def _backward_cpu(
+    grad_output: Tensor,
+    x: Tensor | None,
+    weight: Tensor,
+    state: Tensor,
+    layer: str,
+    width: int,
+    directions: int,
+    bias: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    spec = layer_spec(layer)
+    wants_input, wants_weight = bool(directions & GRAD_INPUT), bool(directions & GRAD_WEIGHT)
+    batch = grad_output.shape[0]
+    none = grad_output.new_empty((0,))
+    if grad_output.dtype is _float64:
+        with torch._C._AutoDispatchBelowAutograd():
+            grads = _composite.backward(spec, grad_output, x, weight, (wants_input, wants_weight, bias))
+        return tuple(none.clone() if grad is None else grad.contiguous() for grad in grads)
+    grad_output = grad_output.contiguous()
+    grad_input = grad_output.new_empty((batch, spec.in_channels, width)) if wants_input else none
+    grad_weight = grad_output.new_empty(spec.weight_shape()) if wants_weight else none.clone()
+    grad_bias = grad_output.new_empty((spec.out_channels,)) if bias else none.clone()
+    x = None if x is None else x.contiguous()
+    follow_torch_threads()
+    packed = _cache.acquire(weight, None, layer, directions, forward=False)
+    try:
+        check(
+            _backward(
+                packed.pointer,
+                None if x is None else x.data_ptr(),
+                state.data_ptr(),
+                state.nbytes,
+                grad_output.data_ptr(),
+                batch,
+                width,
+                grad_input.data_ptr() if wants_input else None,
+                grad_weight.data_ptr() if wants_weight else None,
+                grad_bias.data_ptr() if bias else None,
+                None,
+                0,
+            )
+        )
+    finally:
+        _cache.release(packed)
+    return grad_input, grad_weight, grad_bias
+
+
+def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
+    spec = layer_spec(layer)
+    _check_input(x, weight, spec)
+    return x.new_empty((x.shape[0], spec.out_channels, spec.width_out(x.shape[2])))
+
+
+def _training_fake(
+    x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int
+) -> tuple[Tensor, Tensor]:
+    shape = _state_shape(x, layer_spec(layer), directions)
+    return _forward_fake(x, weight, bias, layer), x.new_empty(shape, dtype=torch.int32)
+
+
+def _backward_fake(
+    grad_output: Tensor,
+    x: Tensor | None,
+    weight: Tensor,
+    state: Tensor,
+    layer: str,
+    width: int,
+    directions: int,
+    bias: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    spec = layer_spec(layer)
+    return (
+        grad_output.new_empty((grad_output.shape[0], spec.in_channels, width) if directions & GRAD_INPUT else (0,)),
+        grad_output.new_empty(spec.weight_shape() if directions & GRAD_WEIGHT else (0,)),
+        grad_output.new_empty((spec.out_channels,) if bias else (0,)),
+    )
+
+
+class _Training(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
+        with torch._C._AutoDispatchBelowAutograd():
+            y, state = training(x, weight, bias, layer, directions)
+        keeps_x = x.dtype is not _float32 or layer_spec(layer).saved(directions) == SAVES_INPUT
+        ctx.save_for_backward(x if keeps_x else None, weight, state)
+        ctx.layer, ctx.directions, ctx.width = layer, directions, x.shape[2]
+        ctx.mark_non_differentiable(state)
+        ctx.set_materialize_grads(False)
+        return y, state
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output: Tensor | None, _):
+        if grad_output is None:
+            return None, None, None, None, None
+        x, weight, state = ctx.saved_tensors
+        bias = ctx.needs_input_grad[2]
+        grads = backward(grad_output, x, weight, state, ctx.layer, ctx.width, ctx.directions, bias)
+        needed = (ctx.directions & GRAD_INPUT, ctx.directions & GRAD_WEIGHT, bias)
+        return *(grad if need else None for grad, need in zip(grads, needed)), None, None
+
+
+def _training_autograd(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
+    return _Training.apply(x, weight, bias, layer, directions)
+
+
+_library.impl("forward", _forward_cpu, "CPU")
+_library.impl("training", _training_cpu, "CPU")
+_library.impl("backward", _backward_cpu, "CPU")
+_library.impl("training", _training_autograd, "Autograd")
+for _name, _fake in (("forward", _forward_fake), ("training", _training_fake), ("backward", _backward_fake)):
+    torch.library.register_fake(f"qconv::{_name}", _fake, lib=_library)
+for _name in ("forward", "training"):
+    torch.library.register_autocast(f"qconv::{_name}", "cpu", _float32, lib=_library)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
+    """The layer, with gradients for whatever asks for them; [in_channels, width] is a batch of one."""
+    if x.dim() == 2:
+        return convolve(x.unsqueeze(0), weight, bias, layer).squeeze(0)
+    if torch.is_grad_enabled():
+        bias_grad = bias is not None and bias.requires_grad
+        directions = (GRAD_INPUT if x.requires_grad else 0) | (
+            GRAD_WEIGHT if weight.requires_grad or bias_grad else 0
+        )
+        if directions:
+            return training(x, weight, bias, layer, FORWARD | directions)[0]
+    return forward(x, weight, bias, layer)

@@ -1,0 +1,203 @@
+"""The layers, with the arguments and attributes of torch.nn.Conv1d and bitorch's names."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional, init
+
+from . import _cache
+from ._composite import CancelGradient
+from ._layer import State, layer_text
+from ._ops import convolve
+from .quantizers import quantizer, quantizer_state
+
+Quantization = str | nn.Module | Callable[[Tensor], Tensor] | None
+Padding = int | str | Sequence[int]
+
+_IDENTITY: State = ("identity",)
+
+
+def _single(name: str, value: Any) -> int:
+    """PyTorch takes a number, or a sequence of one."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
+        (value,) = value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} is {value!r}; it must be an integer")
+    return value
+
+
+def _resolve_padding(padding: Padding, kernel_size: int, stride: int, dilation: int) -> tuple[int, int]:
+    """To numbers: left, right."""
+    if padding == "valid":
+        return 0, 0
+    if padding == "same":
+        if stride != 1:
+            raise ValueError(f"padding 'same' needs stride 1; stride is {stride}")
+        total = dilation * (kernel_size - 1)
+        return total // 2, total - total // 2
+    if isinstance(padding, Sequence) and not isinstance(padding, str) and len(padding) == 2:
+        left, right = (_single("padding", side) for side in padding)
+    elif isinstance(padding, str):
+        raise ValueError(f"padding is {padding!r}; it must be an integer, [left, right], 'same' or 'valid'")
+    else:
+        left = right = _single("padding", padding)
+    if left < 0 or right < 0:
+        raise ValueError(f"padding is {padding!r}; it must not be negative")
+    return left, right
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """torch.nn.functional.conv1d on qconv's kernels; `padding` may also be [left, right]."""
+    if weight.dim() != 3:
+        raise ValueError(
+            f"weight has {weight.dim()} dimensions; it must be [out_channels, in_channels / groups, kernel_size]"
+        )
+    out_channels, channels_in_group, kernel_size = weight.shape
+    stride, dilation = _single("stride", stride), _single("dilation", dilation)
+    left, right = _resolve_padding(padding, kernel_size, stride, dilation)
+    text = layer_text(
+        "conv1d", channels_in_group * groups, out_channels, kernel_size, stride, left, right, dilation, groups,
+        0.0, _IDENTITY, _IDENTITY, None,
+    )  # fmt: skip
+    return convolve(input, weight, bias, text)
+
+
+class QActivation(nn.Module):
+    """Quantizes, and lets no gradient through where the input exceeds a threshold (None or 0: everywhere)."""
+
+    def __init__(
+        self, activation: Quantization = None, gradient_cancellation_threshold: float | None = None
+    ) -> None:
+        super().__init__()
+        self.activation_function = quantizer(activation)
+        self.gradient_cancellation_threshold = gradient_cancellation_threshold
+        threshold(gradient_cancellation_threshold)
+
+    def cancel(self, x: Tensor) -> Tensor:
+        limit = threshold(self.gradient_cancellation_threshold)
+        return x if limit is None else CancelGradient.apply(x, limit)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.activation_function(self.cancel(input))
+
+    def extra_repr(self) -> str:
+        return f"gradient_cancellation_threshold={self.gradient_cancellation_threshold}"
+
+
+def threshold(value: float | None) -> float | None:
+    """The threshold in force: 0 switches it off as None does."""
+    if value is None or value == 0:
+        return None
+    if not value > 0:
+        raise ValueError(f"gradient_cancellation_threshold is {value}; it must be positive, or None for none")
+    return float(value)
+
+
+class QConv1d_NoAct(nn.Conv1d):  # noqa: N801
+    """Quantizes the weight, then convolves; padding is pad_value. None is the default: sign, and -1."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int],
+        stride: int | tuple[int] = 1,
+        padding: Padding = 0,
+        dilation: int | tuple[int] = 1,
+        groups: int = 1,
+        bias: bool = False,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        weight_quantization: Quantization = None,
+        pad_value: float | None = None,
+    ) -> None:
+        if bias:
+            raise ValueError(
+                "bias is True; a quantized layer has none, since compiled kernels keep sums of integers: use False, and "
+                "add a bias after the layer (BatchNorm1d has one)"
+            )
+        sides = _resolve_padding(
+            padding, _single("kernel_size", kernel_size), _single("stride", stride), _single("dilation", dilation)
+        )
+        one_number = isinstance(padding, (int, str)) or len(padding) == 1
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding if one_number else 0, dilation, groups, False,
+            padding_mode, device, dtype,
+        )  # fmt: skip
+        if not one_number:
+            self.padding = sides
+        self._reversed_padding_repeated_twice = list(sides)
+        self._weight_quantize = quantizer(weight_quantization)
+        self._pad_value = -1.0 if pad_value is None else float(pad_value)
+
+    def reset_parameters(self) -> None:
+        init.xavier_normal_(self.weight)
+
+    def _apply_padding(self, x: Tensor) -> Tensor:
+        if self.padding_mode != "zeros":
+            return functional.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+        return functional.pad(x, self._reversed_padding_repeated_twice, value=self._pad_value)
+
+    def _convolve(self, x: Tensor, layer: str, input_state: State, limit: float | None) -> Tensor:
+        left, right = self._reversed_padding_repeated_twice
+        if self.padding_mode != "zeros":
+            # These pad with values of x, so that it makes no difference whether they come before quantization.
+            x, left, right = self._apply_padding(x), 0, 0
+        weight_state, weight = quantizer_state(self._weight_quantize), self.weight
+        if weight_state is None:
+            weight_state, weight = _IDENTITY, self._weight_quantize(weight)
+        text = layer_text(
+            layer, self.in_channels, self.out_channels, self.kernel_size[0], self.stride[0], left, right,
+            self.dilation[0], self.groups, self._pad_value, input_state, weight_state, limit,
+        )  # fmt: skip
+        return convolve(x, weight, None, text)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._convolve(input, "QConv1d_NoAct", _IDENTITY, None)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, pad_value={self._pad_value:g}"
+
+
+class QConv1d(QConv1d_NoAct):
+    """Quantizes input and weight, then convolves; padding comes after quantization. None is the default: sign.
+
+    gradient_cancellation_threshold: the gradient of the input is 0 where |input| exceeds it; disabled if None.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        input_quantization: Quantization = None,
+        weight_quantization: Quantization = None,
+        gradient_cancellation_threshold: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, weight_quantization=weight_quantization, **kwargs)
+        self.activation = QActivation(input_quantization, gradient_cancellation_threshold)
+
+    def forward(self, input: Tensor) -> Tensor:
+        activation = self.activation
+        state = quantizer_state(activation.activation_function)
+        if state is None:
+            return self._convolve(activation(input), "QConv1d_NoAct", _IDENTITY, None)
+        return self._convolve(input, "QConv1d", state, threshold(activation.gradient_cancellation_threshold))
+
+
+def repack(target: nn.Module | Tensor) -> None:
+    """Packs the weights anew on their next use. Only needed after changes in place that PyTorch does not count: those
+    through `.data`, from NumPy, or of inference tensors."""
+    for weight in [target] if isinstance(target, Tensor) else target.parameters():
+        _cache.forget(weight)

@@ -1,0 +1,128 @@
+#include "backward.h"
+
+#include <limits>
+
+#include "config.h"
+#include "marshal.h"
+#include "qconv/layout.h"
+#include "surrogate.h"
+
+namespace qconv {
+namespace {
+
+// One sample of a tensor with the channels of one group and all groups.
+Buffer x_buffer(const qconv_layer_config &config, const float *x, std::int64_t width, std::int64_t batch) {
+    return {x, float_type, {width, channels_in_group(config), config.groups, batch}};
+}
+
+Buffer state_buffer(const qconv_layer_config &config, const std::uint32_t *state, std::int64_t width,
+                    std::int64_t batch) {
+    return {state, word_type, {state_words(width), 2, channels_in_group(config), config.groups, batch}};
+}
+
+Buffer grad_output_buffer(const qconv_layer_config &config, const BackwardInput &input) {
+    return {input.grad_output,
+            float_type,
+            {width_out(config, input.width), out_in_group(config), config.groups, input.batch}};
+}
+
+float threshold(const qconv_layer_config &config) {
+    return cancels_gradients(config) ? config.gradient_cancellation_threshold
+                                     : std::numeric_limits<float>::quiet_NaN();
+}
+
+} // namespace
+
+void call_grad_input(const qconv_kernel &kernel, const qconv_layer_config &config, const PackedGradInput &packed,
+                     const MixedQuantizer &quantizer, const GradInputPlan &plan, const BackwardInput &input,
+                     float *grad_input, CallContext &context) {
+    const std::int64_t channels = channels_in_group(config);
+    const std::int64_t outputs = out_in_group(config);
+    const std::int64_t taps = config.kernel_size;
+    const Surrogate factor = input_surrogate(config);
+    Buffer grad_output = grad_output_buffer(config, input);
+    const bool lookup = kernel.path == QCONV_PATH_F32B1;
+    const void *packed_weight = packed.weight.data();
+    Buffer bytes(packed_weight, byte_type, {kernel.tables, taps, channels, packed.blocks, config.groups});
+    Buffer floats(packed_weight, float_type, {kernel.out_block, taps, outputs, packed.blocks, config.groups});
+    Buffer shift(packed.taps.shift.data(), int_type, {taps});
+    Buffer phase_start(packed.taps.phase_start.data(), int_type, {config.stride + 1});
+    Buffer x = x_buffer(config, factor == Surrogate::FromInput ? input.x : nullptr, input.width, input.batch);
+    Buffer state =
+        state_buffer(config, factor == Surrogate::FromState ? input.state : nullptr, input.width, input.batch);
+    Buffer result = x_buffer(config, grad_input, input.width, input.batch);
+
+    Arguments<GradInputArg> arguments(context);
+    arguments.set(GradInputArg::GradOutput, grad_output);
+    arguments.set(GradInputArg::Weight, lookup ? bytes : floats);
+    arguments.set(GradInputArg::TapShift, shift);
+    arguments.set(GradInputArg::PhaseStart, phase_start);
+    arguments.set(GradInputArg::X, x);
+    arguments.set(GradInputArg::State, state);
+    arguments.set(GradInputArg::Stride, config.stride);
+    arguments.set(GradInputArg::TileWidth, plan.tile_width);
+    arguments.set(GradInputArg::ShiftMin, std::int64_t{packed.taps.shift_min});
+    arguments.set(GradInputArg::ShiftMax, std::int64_t{packed.taps.shift_max});
+    arguments.set(GradInputArg::Factor, static_cast<std::int64_t>(factor));
+    arguments.set(GradInputArg::Threshold, threshold(config));
+    arguments.set_derivative(GradInputArg::Quantizer, quantizer);
+    arguments.set(GradInputArg::GradInput, result);
+    arguments.call(kernel);
+}
+
+void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &config, const GradWeightPlan &plan,
+                      const BackwardInput &input, const GradWeightExtra &extra, float *grad_weight,
+                      CallContext &context) {
+    const std::int64_t taps = config.kernel_size;
+    const bool from_state = sign_input(config);
+    const bool lookup = kernel.path == QCONV_PATH_F32B1;
+    // A lookup kernel pads with -1 and mends what that differs by.
+    const float pad_delta = lookup ? config.pad_value + 1.0F : 0.0F;
+    const Edges edges = edge_columns(config, input.width, plan.width_out, pad_delta);
+    const auto weight_buffer = [&](const float *weight) {
+        return Buffer(weight, float_type, {taps, channels_in_group(config), out_in_group(config), config.groups});
+    };
+    Buffer grad_output = grad_output_buffer(config, input);
+    Buffer x = x_buffer(config, from_state ? nullptr : input.x, input.width, input.batch);
+    Buffer state = state_buffer(config, from_state ? input.state : nullptr, input.width, input.batch);
+    Buffer weight = weight_buffer(extra.weight);
+    Buffer result = weight_buffer(grad_weight);
+
+    Arguments<GradWeightArg> arguments(context);
+    arguments.set(GradWeightArg::GradOutput, grad_output);
+    arguments.set(GradWeightArg::X, x);
+    arguments.set(GradWeightArg::State, state);
+    arguments.set(GradWeightArg::Weight, weight);
+    arguments.set(GradWeightArg::KernelSize, taps);
+    arguments.set(GradWeightArg::Stride, config.stride);
+    arguments.set(GradWeightArg::Dilation, config.dilation);
+    arguments.set(GradWeightArg::PadLeft, config.pad_left);
+    arguments.set(GradWeightArg::TileWidth, plan.tile_width);
+    arguments.set(GradWeightArg::TileChannels, plan.tile_channels);
+    arguments.set(GradWeightArg::EdgeLeft, edges.left);
+    arguments.set(GradWeightArg::EdgeRight, edges.right);
+    arguments.set(GradWeightArg::PadDelta, pad_delta);
+    arguments.set(GradWeightArg::PadValue, config.pad_value);
+    arguments.set(GradWeightArg::Source,
+                  static_cast<std::int64_t>(from_state ? Surrogate::FromState : Surrogate::FromInput));
+    arguments.set_quantizer(GradWeightArg::Quantizer, input_quantizer(config), extra.divisor, extra.next_divisor);
+    arguments.set(GradWeightArg::WeightFactor, static_cast<std::int64_t>(weight_surrogate(config)));
+    arguments.set_derivative(GradWeightArg::WeightQuantizer, weight_quantizer(config));
+    arguments.set(GradWeightArg::GradWeight, result);
+    arguments.call(kernel);
+}
+
+void call_save_state(const qconv_kernel &kernel, const qconv_layer_config &config, const MixedQuantizer &quantizer,
+                     const float *x, std::int64_t batch, std::int64_t width, std::uint32_t *state,
+                     CallContext &context) {
+    Buffer input = x_buffer(config, x, width, batch);
+    Buffer result = state_buffer(config, state, width, batch);
+    Arguments<SaveStateArg> arguments(context);
+    arguments.set(SaveStateArg::X, input);
+    arguments.set(SaveStateArg::Quantizer, static_cast<std::int64_t>(quantizer.first.kind));
+    arguments.set(SaveStateArg::Threshold, threshold(config));
+    arguments.set(SaveStateArg::State, result);
+    arguments.call(kernel);
+}
+
+} // namespace qconv

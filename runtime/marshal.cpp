@@ -1,0 +1,57 @@
+#include "marshal.h"
+
+#include <algorithm>
+#include <new>
+#include <string>
+
+#include "config.h"
+#include "errors.h"
+#include "qconv/layout.h"
+
+namespace qconv {
+namespace {
+
+// What stands in for a buffer that no kernel reads.
+alignas(memory_alignment) std::array<std::uint8_t, memory_alignment> unread{};
+
+} // namespace
+
+Buffer::Buffer(const void *host, halide_type_t type, std::initializer_list<std::int64_t> extents) {
+    std::int64_t stride = 1;
+    for (const std::int64_t extent : extents) {
+        dims_[static_cast<std::size_t>(buffer_.dimensions++)] = {0, narrow(extent), narrow(stride)};
+        stride *= extent;
+    }
+    buffer_.host = host == nullptr ? unread.data() : static_cast<std::uint8_t *>(const_cast<void *>(host));
+    buffer_.type = type;
+    buffer_.dim = dims_.data();
+}
+
+void call_kernel(const qconv_kernel &kernel, void **arguments, const CallContext &context) {
+    const int code = kernel.call(arguments);
+    if (code == halide_error_code_out_of_memory) throw std::bad_alloc();
+    if (code != 0) {
+        throw Error(QCONV_INTERNAL, "kernel " + std::string(kernel.name) + "@" + kernel.target + " failed with code " +
+                                        std::to_string(code) + ": " + context.error());
+    }
+}
+
+Edges edge_columns(const qconv_layer_config &config, std::int64_t width, std::int64_t width_out, float pad_delta) {
+    if (pad_delta == 0) return {0, width_out};
+    const std::int64_t left = ceil_div(config.pad_left, config.stride);
+    const std::int64_t last_start = width - 1 - tap_span(config) + config.pad_left; // of a window inside on the right
+    const std::int64_t right = last_start < 0 ? 0 : last_start / config.stride + 1;
+    return {std::min(left, width_out), std::min(right, width_out)};
+}
+
+std::int32_t forward_kind(const qconv_quantizer &quantizer) {
+    const bool sign = quantizer.kind == QCONV_APPROXSIGN || quantizer.kind == QCONV_SWISHSIGN;
+    return sign ? QCONV_SIGN : quantizer.kind;
+}
+
+float top_level(const qconv_quantizer &quantizer) {
+    const Representation form = representation(quantizer);
+    return form.integer() ? static_cast<float>(form.top()) : 1.0F;
+}
+
+} // namespace qconv

@@ -1,0 +1,56 @@
+// What packing is made of: rows of quantized weights, joined bit by bit.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "config.h"
+#include "memory.h"
+
+namespace qconv {
+
+/// The weights of one layer, row by row: a row holds one output channel's, [channel in group][tap].
+struct WeightRows {
+    std::int64_t groups, channels, outputs, taps; // channels and outputs of one group
+    std::span<const float> weight;
+
+    WeightRows(const qconv_layer_config &config, std::span<const float> weights)
+        : groups(config.groups),
+          channels(channels_in_group(config)),
+          outputs(out_in_group(config)),
+          taps(config.kernel_size),
+          weight(weights) {}
+
+    std::int64_t elements() const { return channels * taps; }
+    std::span<const float> row(std::int64_t group, std::int64_t output) const {
+        return weight.subspan(static_cast<std::size_t>((group * outputs + output) * elements()),
+                              static_cast<std::size_t>(elements()));
+    }
+};
+
+/// Memory for rows in the making, kept so that packing again allocates nothing.
+class PackScratch {
+public:
+    /// `count` elements of T; what it gave before is invalid then.
+    template <typename T>
+    T *take(std::int64_t count) {
+        const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
+        if (memory_.bytes() < bytes) memory_ = Memory(bytes);
+        return memory_.as<T>();
+    }
+
+private:
+    Memory memory_;
+};
+
+/// Memory of `elements`, zeroed when it is new: packing writes the same places each time. Throws when a kernel could not
+/// index it.
+void provide(Memory &memory, std::int64_t elements, std::size_t element_bytes);
+
+/// joined[i] = sum over b < bits of levels[i + b * distance] << b, for 0 <= i < count. Levels are 0 or 1.
+void join_bits(const std::uint8_t *levels, std::int64_t distance, int bits, std::int64_t count, std::uint8_t *joined);
+
+/// joined[i] = 2 * joined[i] + levels[i]; without levels, doubles.
+void append_bit(const std::uint8_t *levels, std::int64_t count, std::uint8_t *joined);
+
+} // namespace qconv

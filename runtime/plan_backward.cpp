@@ -1,0 +1,149 @@
+#include "plan_backward.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "config.h"
+#include "plan.h"
+#include "qconv/layout.h"
+#include "workspace.h"
+
+namespace qconv {
+namespace {
+
+constexpr std::int64_t float_bytes = sizeof(float);
+constexpr std::int64_t small_stages = 16 * 1024;
+constexpr std::int64_t vector_slack = 128; // positions beyond a tile or strip, for whole vectors
+
+constexpr std::int64_t widest_tile = 1024;
+constexpr std::int64_t fewest_blocks = 4;
+constexpr std::int64_t tile_in_cache = 256 * 1024;  // bytes of one tile's inputs: well within L2
+constexpr std::int64_t sums_in_cache = 32 * 1024;   // bytes of one task's grad_weight sums: most of L1
+constexpr std::int64_t indexes_in_cache = 16 << 20; // bytes of table indexes made in one call
+
+double multiplications(const qconv_layer_config &config, std::int64_t batch, std::int64_t width) {
+    return static_cast<double>(batch) * static_cast<double>(width_out(config, width)) *
+           static_cast<double>(config.out_channels) * static_cast<double>(window_elements(config));
+}
+
+std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
+    return ceil_div(value, multiple) * multiple;
+}
+
+// Columns between the gradients that one column's taps read, first to last, at most.
+std::int64_t shift_range(const qconv_layer_config &config) {
+    return ceil_div(tap_span(config), config.stride) + 1;
+}
+
+// Floats of gy that one column of a tile of grad_input takes.
+std::int64_t padded_outputs(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    const std::int64_t multiple = kernel.tables > 0 ? std::int64_t{kernel.tables} * kernel.table_channels : 1;
+    return round_up(out_in_group(config), multiple);
+}
+
+std::size_t grad_input_scratch(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t tile_width) {
+    const std::int64_t strip = kernel.width_block + vector_slack;
+    const std::int64_t reach = shift_range(config);
+    const std::int64_t channels = round_up(channels_in_group(config), kernel.out_block);
+    std::int64_t floats = (tile_width + kernel.width_block + vector_slack + reach) * padded_outputs(kernel, config);
+    floats += strip * channels;            // sums
+    floats += 2 * strip * config.stride;   // factor and mask of one channel
+    if (kernel.tables > 0) floats += (std::int64_t{kernel.tables} << kernel.table_channels) * (strip + reach);
+    return static_cast<std::size_t>(floats * float_bytes + small_stages);
+}
+
+// Positions of the padded input that a tile of outputs sees.
+std::int64_t seen_positions(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t outputs) {
+    return (outputs + kernel.table_channels + vector_slack) * config.stride + tap_span(config) + vector_slack;
+}
+
+// Bytes of table indexes, and of the signs they are made of, for one sample.
+std::int64_t index_bytes(const qconv_kernel &kernel, const qconv_layer_config &config, const GradWeightPlan &plan) {
+    if (kernel.path != QCONV_PATH_F32B1) return 0;
+    constexpr std::int64_t stages = 3;
+    return stages * config.in_channels *
+           seen_positions(kernel, config, round_up(plan.width_out, plan.tile_width));
+}
+
+std::size_t grad_weight_scratch(const qconv_kernel &kernel, const qconv_layer_config &config,
+                                const GradWeightPlan &plan) {
+    const std::int64_t taps = config.kernel_size;
+    std::int64_t floats = kernel.out_block * (plan.tile_width + vector_slack); // gy
+    floats += kernel.out_block * taps * (plan.tile_channels + 1);              // sums, and those outside
+    if (kernel.tables > 0) {
+        floats += 2 * (std::int64_t{kernel.tables} << kernel.table_channels) * kernel.out_block;
+    } else {
+        const std::int64_t copies = kernel.unit_stride != 0 ? 1 : 2; // by phase
+        floats += copies * plan.tile_channels * seen_positions(kernel, config, plan.tile_width);
+    }
+    return static_cast<std::size_t>(floats * float_bytes + small_stages);
+}
+
+// Channels of one task's sums in L1.
+std::int64_t channels_in_cache(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    const std::int64_t fit = sums_in_cache / (kernel.out_block * config.kernel_size * float_bytes);
+    return std::clamp<std::int64_t>(fit, 1, channels_in_group(config));
+}
+
+// Outputs of a pass whose gradients and inputs stay in L2.
+std::int64_t grad_weight_tile(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t width_out,
+                              std::int64_t channels) {
+    const std::int64_t inputs = kernel.tables > 0 ? 0 : channels * config.stride;
+    const std::int64_t per_output = (kernel.out_block + inputs) * float_bytes;
+    const std::int64_t block = kernel.width_block;
+    const std::int64_t most = std::max<std::int64_t>(widest_tile / block, 1);
+    const std::int64_t fit = std::clamp(tile_in_cache / per_output / block, std::min(fewest_blocks, most), most);
+    const std::int64_t blocks = ceil_div(width_out, block);
+    return ceil_div(blocks, ceil_div(blocks, fit)) * block;
+}
+
+} // namespace
+
+GradInputPlan plan_grad_input(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t batch,
+                              std::int64_t width, int threads) {
+    GradInputPlan plan{};
+    const std::int64_t block = std::lcm<std::int64_t>(kernel.width_block, 32); // tiles share no word of the state
+    const std::int64_t blocks = ceil_div(ceil_div(width, config.stride), block);
+    const std::int64_t rows = batch * config.groups;
+    const std::int64_t workers = worthwhile_workers(kernel, multiplications(config, batch, width), threads);
+
+    const std::int64_t reach = shift_range(config);
+    const std::int64_t fit = tile_in_cache / (padded_outputs(kernel, config) * float_bytes) - reach;
+    const std::int64_t most = std::max<std::int64_t>(widest_tile / block, 1);
+    // Not so narrow that most of a tile's gradients are its neighbours' too.
+    const std::int64_t fewest = std::max<std::int64_t>(ceil_div(2 * reach, block), 1);
+    std::int64_t tiles = ceil_div(blocks, std::min(std::max(fit / block, fewest), most));
+    if (workers > 1) tiles = choose_tiles(tiles, blocks, rows, workers);
+    const std::int64_t tile_blocks = ceil_div(blocks, tiles);
+    plan.tile_width = tile_blocks * block;
+    plan.workers = static_cast<int>(std::min(workers, rows * ceil_div(blocks, tile_blocks)));
+    plan.slab = slab_bytes(grad_input_scratch(kernel, config, plan.tile_width));
+    return plan;
+}
+
+GradWeightPlan plan_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t batch,
+                                std::int64_t largest, std::int64_t width, int threads) {
+    GradWeightPlan plan{};
+    plan.width_out = width_out(config, width);
+    const std::int64_t channels = channels_in_cache(kernel, config);
+    plan.tile_width = grad_weight_tile(kernel, config, plan.width_out, channels);
+    const std::int64_t indexes = index_bytes(kernel, config, plan);
+    plan.samples = std::min(batch, largest);
+    if (indexes > 0) plan.samples = std::clamp<std::int64_t>(indexes_in_cache / indexes, 1, plan.samples);
+
+    const std::int64_t rows = ceil_div(out_in_group(config), kernel.out_block) * config.groups;
+    const std::int64_t workers =
+        worthwhile_workers(kernel, multiplications(config, plan.samples, width), threads);
+    std::int64_t tiles = ceil_div(channels_in_group(config), channels);
+    if (workers > 1) tiles = choose_tiles(tiles, channels_in_group(config), rows, workers);
+    plan.tile_channels = ceil_div(channels_in_group(config), tiles);
+    plan.workers = static_cast<int>(std::min(workers, rows * tiles));
+    plan.slab = slab_bytes(grad_weight_scratch(kernel, config, plan));
+    plan.extra = align_up(static_cast<std::size_t>(indexes * plan.samples));
+    if (plan.samples < batch) {
+        plan.sums = align_up(static_cast<std::size_t>(config.out_channels * window_elements(config) * float_bytes));
+    }
+    return plan;
+}
+
+} // namespace qconv
