@@ -56,7 +56,7 @@ public:
         config.pad_value = pad;
         const qconv_kernel *kernel = nullptr;
         for (size_t i = 0; (kernel = qconv_kernel_at(i)) != nullptr; ++i) {
-            if (target_ != kernel->target || kernel->in_channels != 0) continue;
+            if (kernel->op != QCONV_OP_FORWARD || target_ != kernel->target || kernel->in_channels != 0) continue;
             kernels_.insert(kernel->name);
             if (!std::isfinite(estimate_cost(*kernel, config))) continue;
             if (!c) c.emplace(shape, pair, pad, data, stream);

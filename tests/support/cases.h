@@ -1,4 +1,4 @@
-// Quantizer pairs and data for the forward tests.
+// Quantizer pairs and data for the kernel tests.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// The shapes every forward kernel is tested on, each with the reason it is here.
+// The shapes every kernel is tested on, each with the reason it is here.
 #pragma once
 
 #include <cstdint>
@@ -83,6 +83,8 @@ inline constexpr Shape kShapes[] = {
     {4, 6, 3, 1, 1, 1, 1, 1, 7, 5, "more batch than width"},
     {16, 9, 3, 1, 1, 1, 1, 1, 1, 1031, "a long prime width: several tiles of columns"},
     {2, 3, 3, 1, 1, 1, 1, 1, 1, 4099, "longer than any tile of columns", true},
+    {5, 7, 4, 3, 3, 2, 1, 1, 2, 1537, "stride 3 over several tiles of columns"},
+    {20, 33, 3, 1, 1, 1, 1, 1, 37, 7, "a large batch of short rows"},
     {64, 1, 3, 1, 1, 1, 1, 1, 1, 50, "one output channel"},
     {3, 130, 3, 1, 1, 1, 1, 1, 1, 21, "many outputs, few channels"},
     {64, 64, 3, 1, 1, 1, 1, 1, 1, 500, "a middling layer"},
