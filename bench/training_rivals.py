@@ -225,8 +225,8 @@ def training_jobs(pair_name):
     job = lambda what, directions, sides, passes=1: Job(f"{what}, {pair_name}", pair, directions, sides, passes,
                                                         TrainingProblem)
     return [job("training step", dict(qconv_c="step"), (QconvStep, BitorchStep, BitorchBf16Step, BitorchCompiledStep), 3),
-            job("grad_input", dict(qconv="grad_input"), (GradInput, GradInputBf16)),
-            job("grad_weight", dict(qconv="grad_weight"), (GradWeight, GradWeightBf16)),
+            job("grad_input", dict(qconv="grad-input"), (GradInput, GradInputBf16)),
+            job("grad_weight", dict(qconv="grad-weight"), (GradWeight, GradWeightBf16)),
             job("inference through the module", dict(qconv_c="forward"), (QconvModule, Bitorch, TorchModule))]
 
 
