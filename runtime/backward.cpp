@@ -27,8 +27,7 @@ Buffer grad_output_buffer(const qconv_layer_config &config, const BackwardInput 
 }
 
 float threshold(const qconv_layer_config &config) {
-    return cancels_gradients(config) ? config.gradient_cancellation_threshold
-                                     : std::numeric_limits<float>::quiet_NaN();
+    return cancels_gradients(config) ? config.gradient_cancellation_threshold : std::numeric_limits<float>::quiet_NaN();
 }
 
 } // namespace

@@ -1,4 +1,5 @@
-// Marshals one call of a training kernel: buffers and scalars in the order of GradInputArg, GradWeightArg, SaveStateArg.
+// Marshals one call of a training kernel: buffers and scalars in the order of GradInputArg, GradWeightArg,
+// SaveStateArg.
 #pragma once
 
 #include <cstdint>

@@ -90,7 +90,54 @@ qconv_status qconv_layer_forward(const qconv_layer *layer, const float *x, int64
                                  void *workspace, size_t workspace_bytes) {
     return guarded([&] {
         require_pointer(layer, "layer");
-        layer->forward(x, batch, width, y, workspace, workspace_bytes);
+        layer->forward(x, batch, width, y, {workspace, workspace_bytes});
+    });
+}
+
+qconv_status qconv_layer_set_weights(qconv_layer *layer, const float *weight, const float *bias) {
+    return guarded([&] {
+        require_pointer(layer, "layer");
+        layer->set_weights(weight, bias);
+    });
+}
+
+qconv_saved qconv_layer_saved(const qconv_layer *layer) {
+    return layer == nullptr ? QCONV_SAVES_NOTHING : layer->saved();
+}
+
+qconv_status qconv_layer_state_size(const qconv_layer *layer, int64_t batch, int64_t width, size_t *bytes) {
+    return guarded([&] {
+        require_pointer(layer, "layer");
+        require_pointer(bytes, "bytes");
+        *bytes = layer->state_size(batch, width);
+    });
+}
+
+qconv_status qconv_layer_training_workspace_size(const qconv_layer *layer, int64_t batch, int64_t width,
+                                                 size_t *bytes) {
+    return guarded([&] {
+        require_pointer(layer, "layer");
+        require_pointer(bytes, "bytes");
+        *bytes = layer->training_workspace_size(batch, width);
+    });
+}
+
+qconv_status qconv_layer_forward_training(const qconv_layer *layer, const float *x, int64_t batch, int64_t width,
+                                          float *y, void *state, size_t state_bytes, void *workspace,
+                                          size_t workspace_bytes) {
+    return guarded([&] {
+        require_pointer(layer, "layer");
+        layer->forward_training(x, batch, width, y, state, state_bytes, {workspace, workspace_bytes});
+    });
+}
+
+qconv_status qconv_layer_backward(const qconv_layer *layer, const float *x, const void *state, size_t state_bytes,
+                                  const float *grad_output, int64_t batch, int64_t width, float *grad_input,
+                                  float *grad_weight, float *grad_bias, void *workspace, size_t workspace_bytes) {
+    return guarded([&] {
+        require_pointer(layer, "layer");
+        layer->backward(x, {state, state_bytes}, grad_output, batch, width, {grad_input, grad_weight, grad_bias},
+                        {workspace, workspace_bytes});
     });
 }
 

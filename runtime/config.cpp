@@ -158,6 +158,10 @@ void check_config(const qconv_layer_config &config) {
     }
 }
 
+void check_batch(std::int64_t batch) {
+    check_range("batch", batch, 0, max_elements);
+}
+
 std::int64_t width_out(const qconv_layer_config &config, std::int64_t width) {
     check_range("width", width, 1, max_span);
     const std::int64_t padded = width + config.pad_left + config.pad_right;

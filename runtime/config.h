@@ -24,6 +24,8 @@ void pad_same(qconv_layer_config &config);
 /// Throws an Error that names the first field that is wrong.
 void check_config(const qconv_layer_config &config);
 
+void check_batch(std::int64_t batch);
+
 /// Output width of a checked configuration; throws when the width is out of range or the window does not fit.
 std::int64_t width_out(const qconv_layer_config &config, std::int64_t width);
 

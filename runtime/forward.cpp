@@ -7,8 +7,8 @@
 namespace qconv {
 namespace {
 
-Buffer weight_buffer(const qconv_kernel &kernel, const PackedForward &packed, std::int64_t channels, std::int64_t outputs,
-                     std::int64_t taps, std::int64_t groups) {
+Buffer weight_buffer(const qconv_kernel &kernel, const PackedForward &packed, std::int64_t channels,
+                     std::int64_t outputs, std::int64_t taps, std::int64_t groups) {
     const PackedShape &shape = packed.shape;
     const void *host = packed.weight.data();
     switch (kernel.path) {

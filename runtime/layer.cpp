@@ -44,22 +44,14 @@ std::array<const qconv_kernel *, QCONV_OPS> select_kernels(const qconv_layer_con
     return kernels;
 }
 
-void check_batch(std::int64_t batch) {
-    if (batch < 0 || batch > max_elements) {
-        throw_invalid("batch", std::to_string(batch), "it must be 0.." + std::to_string(max_elements));
-    }
-}
-
 } // namespace
 
 void DestroyLayer::operator()(qconv_layer *layer) const noexcept {
-    if (layer == nullptr) return;
     layer->~qconv_layer();
     release(layer);
 }
 
 LayerPointer create_layer(const qconv_layer_config &config, const float *weight, const float *bias) {
-    require_pointer(weight, "weight");
     check_config(config);
     check_weights(config, weight, bias);
     install_halide_hooks();
@@ -118,17 +110,14 @@ void qconv_layer::require_direction(qconv_direction direction, const char *why) 
 
 std::int64_t qconv_layer::largest_batch(std::int64_t width) const {
     const std::int64_t width_out = this->width_out(width);
-    const std::int64_t most = qconv::max_elements;
-    if (width > most / config_.in_channels || width_out > most / config_.out_channels) {
-        qconv::throw_invalid("width", std::to_string(width),
-                             "one sample of x and one of y must have at most " + std::to_string(most) + " elements");
-    }
-    std::int64_t sample = std::max(width * config_.in_channels, width_out * config_.out_channels);
     // A short row still takes whole words of the state.
-    if (saved() == QCONV_SAVES_STATE) {
-        sample = std::max(sample, 2 * qconv::state_words(width) * config_.in_channels);
+    const std::int64_t inputs = saved() == QCONV_SAVES_STATE ? std::max(width, 2 * qconv::state_words(width)) : width;
+    if (inputs > qconv::max_elements / config_.in_channels || width_out > qconv::max_elements / config_.out_channels) {
+        qconv::throw_invalid(
+            "width", std::to_string(width),
+            "one sample of x and one of y must have at most " + std::to_string(qconv::max_elements) + " elements");
     }
-    return std::max<std::int64_t>(most / sample, 1);
+    return qconv::max_elements / std::max(inputs * config_.in_channels, width_out * config_.out_channels);
 }
 
 qconv::Plan qconv_layer::forward_plan(std::int64_t batch, std::int64_t width) const {
@@ -152,8 +141,8 @@ void qconv_layer::forward(const float *x, std::int64_t batch, std::int64_t width
     run_forward(plan, x, batch, width, y, lease.data());
 }
 
-void qconv_layer::run_forward(const qconv::Plan &plan, const float *x, std::int64_t batch, std::int64_t width,
-                              float *y, void *workspace) const {
+void qconv_layer::run_forward(const qconv::Plan &plan, const float *x, std::int64_t batch, std::int64_t width, float *y,
+                              void *workspace) const {
     const std::int64_t outputs = config_.out_channels * plan.width_out;
     const std::int64_t inputs = config_.in_channels * width;
     const std::int64_t largest = largest_batch(width);

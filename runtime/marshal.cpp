@@ -6,6 +6,7 @@
 
 #include "config.h"
 #include "errors.h"
+#include "memory.h"
 #include "qconv/layout.h"
 
 namespace qconv {

@@ -56,10 +56,7 @@ template <typename Word>
 class BitPlanePacker {
 public:
     BitPlanePacker(Memory &memory, const qconv_kernel &kernel, const PackedShape &shape, const WeightRows &rows)
-        : kernel_(kernel),
-          shape_(shape),
-          rows_(rows),
-          plane_words_(shape.rows * shape.steps * kernel.out_block) {
+        : kernel_(kernel), shape_(shape), rows_(rows), plane_words_(shape.rows * shape.steps * kernel.out_block) {
         provide(memory, rows.groups * shape.out_blocks * kernel.weight_planes * plane_words_, sizeof(Word));
         words_ = memory.as<Word>();
     }
@@ -240,20 +237,17 @@ void pack_signs(PackedForward &packed, const qconv_kernel &kernel, const WeightR
     auto *entries = packed.weight.as<std::uint8_t>();
     std::uint8_t *levels = scratch.take<std::uint8_t>(2 * row_size);
     std::uint8_t *joined = levels + row_size;
-    for_each_level_row(rows, quantizer, row_size, levels,
-                       [&](std::int64_t g, std::int64_t o, const std::uint8_t *row) {
-                           join_bits(row, rows.taps, kernel.table_channels,
-                                     row_size - (kernel.table_channels - 1) * rows.taps, joined);
-                           const std::uint8_t *source = joined;
-                           for (std::int64_t z = 0; z < chunks; ++z) {
-                               std::uint8_t *chunk = entries + (g * chunks + z) * chunk_entries +
-                                                     o * rows.taps * kernel.tables;
-                               for (std::int64_t u = 0; u < kernel.tables; ++u, source += table_size) {
-                                   for (std::int64_t k = 0; k < rows.taps; ++k)
-                                       chunk[k * kernel.tables + u] = source[k];
-                               }
-                           }
-                       });
+    for_each_level_row(rows, quantizer, row_size, levels, [&](std::int64_t g, std::int64_t o, const std::uint8_t *row) {
+        join_bits(row, rows.taps, kernel.table_channels, row_size - (kernel.table_channels - 1) * rows.taps, joined);
+        const std::uint8_t *source = joined;
+        for (std::int64_t z = 0; z < chunks; ++z) {
+            std::uint8_t *chunk = entries + (g * chunks + z) * chunk_entries + o * rows.taps * kernel.tables;
+            for (std::int64_t u = 0; u < kernel.tables; ++u, source += table_size) {
+                for (std::int64_t k = 0; k < rows.taps; ++k)
+                    chunk[k * kernel.tables + u] = source[k];
+            }
+        }
+    });
 }
 
 void pack_floats(PackedForward &packed, const qconv_kernel &kernel, const WeightRows &rows,
@@ -270,8 +264,8 @@ void pack_floats(PackedForward &packed, const qconv_kernel &kernel, const Weight
             for (std::int64_t from = 0; from < rows.elements(); from += longest) {
                 const std::int64_t count = std::min(longest, rows.elements() - from);
                 for (std::int64_t lane = 0; lane < lanes; ++lane) {
-                    quantizer.values(rows.row(g, first + lane).subspan(static_cast<std::size_t>(from),
-                                                                       static_cast<std::size_t>(count)),
+                    quantizer.values(rows.row(g, first + lane)
+                                         .subspan(static_cast<std::size_t>(from), static_cast<std::size_t>(count)),
                                      values);
                     float *result = floats + from * kernel.out_block + lane;
                     for (std::int64_t i = 0; i < count; ++i)

@@ -83,9 +83,8 @@ void pack_floats(PackedGradInput &packed, const qconv_kernel &kernel, const Weig
             for (std::int64_t c = 0; c < rows.channels; ++c) {
                 const std::int64_t block = g * packed.blocks + c / lanes;
                 float *result = floats + (block * rows.outputs + o) * rows.taps * lanes + c % lanes;
-                for_each_tap(packed.taps, rows.taps, [&](std::int64_t k, std::int64_t t) {
-                    result[t * lanes] = values[c * rows.taps + k];
-                });
+                for_each_tap(packed.taps, rows.taps,
+                             [&](std::int64_t k, std::int64_t t) { result[t * lanes] = values[c * rows.taps + k]; });
             }
         }
     }

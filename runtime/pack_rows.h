@@ -43,8 +43,8 @@ private:
     Memory memory_;
 };
 
-/// Memory of `elements`, zeroed when it is new: packing writes the same places each time. Throws when a kernel could not
-/// index it.
+/// Memory of `elements`, zeroed when it is new: packing writes the same places each time. Throws when a kernel could
+/// not index it.
 void provide(Memory &memory, std::int64_t elements, std::size_t element_bytes);
 
 /// joined[i] = sum over b < bits of levels[i + b * distance] << b, for 0 <= i < count. Levels are 0 or 1.

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <numeric>
+#include <string>
 
 #include "config.h"
+#include "errors.h"
+#include "memory.h"
 #include "plan.h"
 #include "qconv/layout.h"
 #include "workspace.h"
@@ -46,8 +49,8 @@ std::size_t grad_input_scratch(const qconv_kernel &kernel, const qconv_layer_con
     const std::int64_t reach = shift_range(config);
     const std::int64_t channels = round_up(channels_in_group(config), kernel.out_block);
     std::int64_t floats = (tile_width + kernel.width_block + vector_slack + reach) * padded_outputs(kernel, config);
-    floats += strip * channels;            // sums
-    floats += 2 * strip * config.stride;   // factor and mask of one channel
+    floats += strip * channels;          // sums
+    floats += 2 * strip * config.stride; // factor and mask of one channel
     if (kernel.tables > 0) floats += (std::int64_t{kernel.tables} << kernel.table_channels) * (strip + reach);
     return static_cast<std::size_t>(floats * float_bytes + small_stages);
 }
@@ -61,8 +64,7 @@ std::int64_t seen_positions(const qconv_kernel &kernel, const qconv_layer_config
 std::int64_t index_bytes(const qconv_kernel &kernel, const qconv_layer_config &config, const GradWeightPlan &plan) {
     if (kernel.path != QCONV_PATH_F32B1) return 0;
     constexpr std::int64_t stages = 3;
-    return stages * config.in_channels *
-           seen_positions(kernel, config, round_up(plan.width_out, plan.tile_width));
+    return stages * config.in_channels * seen_positions(kernel, config, round_up(plan.width_out, plan.tile_width));
 }
 
 std::size_t grad_weight_scratch(const qconv_kernel &kernel, const qconv_layer_config &config,
@@ -128,12 +130,15 @@ GradWeightPlan plan_grad_weight(const qconv_kernel &kernel, const qconv_layer_co
     const std::int64_t channels = channels_in_cache(kernel, config);
     plan.tile_width = grad_weight_tile(kernel, config, plan.width_out, channels);
     const std::int64_t indexes = index_bytes(kernel, config, plan);
+    if (indexes > max_elements) {
+        throw_invalid("width", std::to_string(width),
+                      "the table indexes of one sample must have at most " + std::to_string(max_elements) + " bytes");
+    }
     plan.samples = std::min(batch, largest);
     if (indexes > 0) plan.samples = std::clamp<std::int64_t>(indexes_in_cache / indexes, 1, plan.samples);
 
     const std::int64_t rows = ceil_div(out_in_group(config), kernel.out_block) * config.groups;
-    const std::int64_t workers =
-        worthwhile_workers(kernel, multiplications(config, plan.samples, width), threads);
+    const std::int64_t workers = worthwhile_workers(kernel, multiplications(config, plan.samples, width), threads);
     std::int64_t tiles = ceil_div(channels_in_group(config), channels);
     if (workers > 1) tiles = choose_tiles(tiles, channels_in_group(config), rows, workers);
     plan.tile_channels = ceil_div(channels_in_group(config), tiles);

@@ -46,8 +46,8 @@ WorkspaceLease::WorkspaceLease(WorkspacePool &pool, void *given, std::size_t giv
         throw Error(QCONV_INVALID_ARGUMENT, "workspace is not aligned to 64 bytes");
     }
     if (given_bytes < bytes) {
-        throw Error(QCONV_WORKSPACE_TOO_SMALL, "workspace_bytes is " + std::to_string(given_bytes) +
-                                                   "; this call needs " + std::to_string(bytes));
+        throw Error(QCONV_WORKSPACE_TOO_SMALL,
+                    "workspace_bytes is " + std::to_string(given_bytes) + "; this call needs " + std::to_string(bytes));
     }
 }
 

@@ -44,8 +44,7 @@ template <typename Use>
 void with_value(const qconv_quantizer &quantizer, float divisor, Use use) {
     const Representation form = representation(quantizer);
     if (form.integer()) {
-        with_level(quantizer, divisor,
-                   [&](auto level) { use([=](float v) { return level_value(form, level(v)); }); });
+        with_level(quantizer, divisor, [&](auto level) { use([=](float v) { return level_value(form, level(v)); }); });
     } else if (quantizer.kind == QCONV_PROGRESSIVE_SIGN) {
         use([=](float v) { return hardtanh(v / divisor); });
     } else {
@@ -123,7 +122,8 @@ TensorQuantizer::TensorQuantizer(const MixedQuantizer &mixed, std::span<const fl
 
 void TensorQuantizer::levels(std::span<const float> part, std::uint8_t *result) const {
     if (!representation(mixed_).integer()) {
-        throw Error(QCONV_INTERNAL, "quantizer " + std::to_string(static_cast<int>(mixed_.first.kind)) + " has no levels");
+        throw Error(QCONV_INTERNAL,
+                    "quantizer " + std::to_string(static_cast<int>(mixed_.first.kind)) + " has no levels");
     }
     with_level(mixed_.first, divisor_, [&](auto level) { std::transform(part.begin(), part.end(), result, level); });
 }

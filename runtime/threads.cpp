@@ -118,4 +118,14 @@ void install_halide_hooks() {
     });
 }
 
+void parallel_for(CallContext &context, int count, const std::function<void(int)> &body) {
+    const halide_task_t task = [](void *, int i, std::uint8_t *closure) {
+        (*reinterpret_cast<const std::function<void(int)> *>(closure))(i);
+        return 0;
+    };
+    // Halide hands the closure through as bytes; it is not written.
+    do_par_for(&context, task, 0, count,
+               reinterpret_cast<std::uint8_t *>(const_cast<std::function<void(int)> *>(&body)));
+}
+
 } // namespace qconv

@@ -1,6 +1,10 @@
 // The thread count of the process, and the hooks that tie Halide's runtime to a forward call.
 #pragma once
 
+#include <functional>
+
+#include "workspace.h"
+
 namespace qconv {
 
 /// 1..1024; throws otherwise.
@@ -11,5 +15,8 @@ int num_threads();
 /// Once per process: parallel loops, scratch memory and errors of every Halide kernel go through the CallContext that
 /// is the kernel's user_context. Kernels called without one (NULL) run with the process's settings.
 void install_halide_hooks();
+
+/// body(i) for 0 <= i < count, shared out among the call's workers.
+void parallel_for(CallContext &context, int count, const std::function<void(int)> &body);
 
 } // namespace qconv

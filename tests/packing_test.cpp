@@ -308,7 +308,10 @@ constexpr Shape kShapesHere[] = {
 std::vector<float> run(const qconv_kernel &k, const LayerCase &c) {
     layout = &k;
     const size_t bias_size = c.bias() == nullptr ? 0 : static_cast<size_t>(c.shape().out);
-    const PackedLayer packed = pack_layer(k, c.config(), c.weight(), {c.bias(), bias_size});
+    PackScratch scratch;
+    PackedForward packed;
+    const TensorQuantizer weight_quantizer(qconv::weight_quantizer(c.config()), c.weight());
+    pack_forward(packed, k, c.config(), weight_quantizer, c.weight(), {c.bias(), bias_size}, scratch);
     const Plan plan = make_plan(k, c.config(), c.shape().batch, c.shape().width, 1);
     const Memory workspace(plan.workspace());
     CallContext context(workspace.data(), plan.slab, plan.workers);
@@ -356,7 +359,10 @@ TEST_CASE("packing: the example of layout.h", "[packing]") {
     qconv_layer_config config = default_config(QCONV_LAYER_QCONV1D);
     config.in_channels = 8;
     const std::vector<float> weight = {1, -1, -1, 1, 1, -1, -1, -1};
-    const PackedLayer packed = pack_layer(b1b1(8, 8, 1, 1), config, weight, {});
+    PackScratch scratch;
+    PackedForward packed;
+    pack_forward(packed, b1b1(8, 8, 1, 1), config, TensorQuantizer(weight_quantizer(config), weight), weight, {},
+                 scratch);
     CHECK(packed.weight.as<uint8_t>()[0] == 0x19);
 }
 
