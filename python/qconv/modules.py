@@ -79,9 +79,11 @@ class QActivation(nn.Module):
         self, activation: Quantization = None, gradient_cancellation_threshold: float | None = None
     ) -> None:
         super().__init__()
+        limit = gradient_cancellation_threshold
+        if limit is not None and not limit >= 0:
+            raise ValueError(f"gradient_cancellation_threshold is {limit}; it must be positive, or None for none")
         self.activation_function = quantizer(activation)
-        self.gradient_cancellation_threshold = gradient_cancellation_threshold
-        threshold(gradient_cancellation_threshold)
+        self.gradient_cancellation_threshold = limit
 
     def cancel(self, x: Tensor) -> Tensor:
         limit = threshold(self.gradient_cancellation_threshold)
@@ -96,11 +98,32 @@ class QActivation(nn.Module):
 
 def threshold(value: float | None) -> float | None:
     """The threshold in force: 0 switches it off as None does."""
-    if value is None or value == 0:
-        return None
-    if not value > 0:
-        raise ValueError(f"gradient_cancellation_threshold is {value}; it must be positive, or None for none")
-    return float(value)
+    return float(value) if value is not None and value > 0 else None
+
+
+def convolve_module(module: Any, x: Tensor, padding_mode: str, activation: Any = None) -> Tensor:
+    """What a module with QConv1d_NoAct's attributes computes, or with an activation QConv1d's. Quantizers that only
+    PyTorch knows run there, and the rest here."""
+    layer, state, limit = "QConv1d_NoAct", _IDENTITY, None
+    if activation is not None:
+        known = quantizer_state(activation.activation_function)
+        if known is None:
+            x = activation(x)
+        else:
+            layer, state, limit = "QConv1d", known, threshold(activation.gradient_cancellation_threshold)
+    left, right = module._reversed_padding_repeated_twice
+    if padding_mode != "zeros":
+        # These pad with values of x, so that it makes no difference whether they come before quantization.
+        x, left, right = functional.pad(x, (left, right), mode=padding_mode), 0, 0
+    weight = module.weight
+    weight_state = quantizer_state(module._weight_quantize)
+    if weight_state is None:
+        weight, weight_state = module._weight_quantize(weight), _IDENTITY
+    text = layer_text(
+        layer, module.in_channels, module.out_channels, module.kernel_size[0], module.stride[0], left, right,
+        module.dilation[0], module.groups, module._pad_value, state, weight_state, limit,
+    )  # fmt: skip
+    return convolve(x, weight, None, text)
 
 
 class QConv1d_NoAct(nn.Conv1d):  # noqa: N801
@@ -146,26 +169,11 @@ class QConv1d_NoAct(nn.Conv1d):  # noqa: N801
         init.xavier_normal_(self.weight)
 
     def _apply_padding(self, x: Tensor) -> Tensor:
-        if self.padding_mode != "zeros":
-            return functional.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-        return functional.pad(x, self._reversed_padding_repeated_twice, value=self._pad_value)
-
-    def _convolve(self, x: Tensor, layer: str, input_state: State, limit: float | None) -> Tensor:
-        left, right = self._reversed_padding_repeated_twice
-        if self.padding_mode != "zeros":
-            # These pad with values of x, so that it makes no difference whether they come before quantization.
-            x, left, right = self._apply_padding(x), 0, 0
-        weight_state, weight = quantizer_state(self._weight_quantize), self.weight
-        if weight_state is None:
-            weight_state, weight = _IDENTITY, self._weight_quantize(weight)
-        text = layer_text(
-            layer, self.in_channels, self.out_channels, self.kernel_size[0], self.stride[0], left, right,
-            self.dilation[0], self.groups, self._pad_value, input_state, weight_state, limit,
-        )  # fmt: skip
-        return convolve(x, weight, None, text)
+        mode, value = ("constant", self._pad_value) if self.padding_mode == "zeros" else (self.padding_mode, None)
+        return functional.pad(x, self._reversed_padding_repeated_twice, mode, value)
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._convolve(input, "QConv1d_NoAct", _IDENTITY, None)
+        return convolve_module(self, input, self.padding_mode)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, pad_value={self._pad_value:g}"
@@ -189,11 +197,7 @@ class QConv1d(QConv1d_NoAct):
         self.activation = QActivation(input_quantization, gradient_cancellation_threshold)
 
     def forward(self, input: Tensor) -> Tensor:
-        activation = self.activation
-        state = quantizer_state(activation.activation_function)
-        if state is None:
-            return self._convolve(activation(input), "QConv1d_NoAct", _IDENTITY, None)
-        return self._convolve(input, "QConv1d", state, threshold(activation.gradient_cancellation_threshold))
+        return convolve_module(self, input, self.padding_mode, self.activation)
 
 
 def repack(target: nn.Module | Tensor) -> None:
