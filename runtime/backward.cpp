@@ -49,7 +49,10 @@ void call_grad_input(const qconv_kernel &kernel, const qconv_layer_config &confi
     Buffer x = x_buffer(config, factor == Surrogate::FromInput ? input.x : nullptr, input.width, input.batch);
     Buffer state =
         state_buffer(config, factor == Surrogate::FromState ? input.state : nullptr, input.width, input.batch);
-    Buffer result = x_buffer(config, grad_input, input.width, input.batch);
+    const std::int64_t width = input.width;
+    const std::int64_t stride = config.stride;
+    Buffer result(grad_input, float_type, {stride, ceil_div(width, stride), channels, config.groups, input.batch},
+                  {1, stride, width, width * channels, width * config.in_channels});
 
     Arguments<GradInputArg> arguments(context);
     arguments.set(GradInputArg::GradOutput, grad_output);

@@ -17,11 +17,13 @@ alignas(memory_alignment) std::array<std::uint8_t, memory_alignment> unread{};
 
 } // namespace
 
-Buffer::Buffer(const void *host, halide_type_t type, std::initializer_list<std::int64_t> extents) {
-    std::int64_t stride = 1;
+Buffer::Buffer(const void *host, halide_type_t type, std::initializer_list<std::int64_t> extents,
+               std::initializer_list<std::int64_t> strides) {
+    std::int64_t dense = 1;
     for (const std::int64_t extent : extents) {
-        dims_[static_cast<std::size_t>(buffer_.dimensions++)] = {0, narrow(extent), narrow(stride)};
-        stride *= extent;
+        const auto d = static_cast<std::size_t>(buffer_.dimensions++);
+        dims_[d] = {0, narrow(extent), narrow(strides.size() == 0 ? dense : strides.begin()[d])};
+        dense *= extent;
     }
     buffer_.host = host == nullptr ? unread.data() : static_cast<std::uint8_t *>(const_cast<void *>(host));
     buffer_.type = type;

@@ -23,11 +23,13 @@ const halide_type_t int_type(halide_type_int, 32);
 const halide_type_t byte_type(halide_type_uint, 8);
 const halide_type_t word_type(halide_type_uint, 32);
 
-/// A dense buffer on the stack. Kernels take inputs as non-const too; they do not write them. Without a host the kernel
-/// does not read the buffer; it gets an address nevertheless, since Halide would take none as a question for its size.
+/// A buffer on the stack, dense unless strides are given. Kernels take inputs as non-const too; they do not write them.
+/// Without a host the kernel does not read the buffer; it gets an address nevertheless, since Halide would take none as
+/// a question for its size.
 class Buffer {
 public:
-    Buffer(const void *host, halide_type_t type, std::initializer_list<std::int64_t> extents);
+    Buffer(const void *host, halide_type_t type, std::initializer_list<std::int64_t> extents,
+           std::initializer_list<std::int64_t> strides = {});
     Buffer(const Buffer &) = delete;
     Buffer &operator=(const Buffer &) = delete;
 

@@ -47,10 +47,10 @@ std::int64_t padded_outputs(const qconv_kernel &kernel, const qconv_layer_config
 std::size_t grad_input_scratch(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t tile_width) {
     const std::int64_t strip = kernel.width_block + vector_slack;
     const std::int64_t reach = shift_range(config);
-    const std::int64_t channels = round_up(channels_in_group(config), kernel.out_block);
+    const std::int64_t channels = kernel.tables > 0 ? channels_in_group(config) : kernel.out_block;
     std::int64_t floats = (tile_width + kernel.width_block + vector_slack + reach) * padded_outputs(kernel, config);
-    floats += strip * channels;          // sums
-    floats += 2 * strip * config.stride; // factor and mask of one channel
+    // Of one strip: the sums of these channels, and the factor and mask of one.
+    floats += strip * config.stride * (channels + 2);
     if (kernel.tables > 0) floats += (std::int64_t{kernel.tables} << kernel.table_channels) * (strip + reach);
     return static_cast<std::size_t>(floats * float_bytes + small_stages);
 }
@@ -60,25 +60,29 @@ std::int64_t seen_positions(const qconv_kernel &kernel, const qconv_layer_config
     return (outputs + kernel.table_channels + vector_slack) * config.stride + tap_span(config) + vector_slack;
 }
 
-// Bytes of table indexes, and of the signs they are made of, for one sample.
-std::int64_t index_bytes(const qconv_kernel &kernel, const qconv_layer_config &config, const GradWeightPlan &plan) {
-    if (kernel.path != QCONV_PATH_F32B1) return 0;
-    constexpr std::int64_t stages = 3;
-    return stages * config.in_channels * seen_positions(kernel, config, round_up(plan.width_out, plan.tile_width));
+// Bytes of one row of table indexes: a byte for each position.
+std::int64_t index_row(const qconv_kernel &kernel, const qconv_layer_config &config, const GradWeightPlan &plan) {
+    return seen_positions(kernel, config, round_up(plan.width_out, plan.tile_width));
 }
 
 std::size_t grad_weight_scratch(const qconv_kernel &kernel, const qconv_layer_config &config,
                                 const GradWeightPlan &plan) {
     const std::int64_t taps = config.kernel_size;
     std::int64_t floats = kernel.out_block * (plan.tile_width + vector_slack); // gy
-    floats += kernel.out_block * taps * (plan.tile_channels + 1);              // sums, and those outside
+    std::int64_t bytes = small_stages;
     if (kernel.tables > 0) {
+        floats += kernel.out_block * taps * (plan.tile_channels + 1); // sums, and those outside
         floats += 2 * (std::int64_t{kernel.tables} << kernel.table_channels) * kernel.out_block;
+        bytes += 2 * index_row(kernel, config, plan); // the signs of a row, as they are and padded
     } else {
+        constexpr std::int64_t unrolled = 8; // channels or taps summed together, at most
+        const std::int64_t channels = plan.tile_channels + unrolled;
+        const std::int64_t positions = seen_positions(kernel, config, plan.tile_width);
         const std::int64_t copies = kernel.unit_stride != 0 ? 1 : 2; // by phase
-        floats += copies * plan.tile_channels * seen_positions(kernel, config, plan.tile_width);
+        floats += kernel.out_block * channels * round_up(taps, unrolled) + copies * channels * positions;
+        bytes += channels * positions + 2 * taps * std::int64_t{sizeof(std::int32_t)}; // signs; where taps fall
     }
-    return static_cast<std::size_t>(floats * float_bytes + small_stages);
+    return static_cast<std::size_t>(floats * float_bytes + bytes);
 }
 
 // Channels of one task's sums in L1.
@@ -129,7 +133,7 @@ GradWeightPlan plan_grad_weight(const qconv_kernel &kernel, const qconv_layer_co
     plan.width_out = width_out(config, width);
     const std::int64_t channels = channels_in_cache(kernel, config);
     plan.tile_width = grad_weight_tile(kernel, config, plan.width_out, channels);
-    const std::int64_t indexes = index_bytes(kernel, config, plan);
+    const std::int64_t indexes = kernel.tables > 0 ? config.in_channels * index_row(kernel, config, plan) : 0;
     if (indexes > max_elements) {
         throw_invalid("width", std::to_string(width),
                       "the table indexes of one sample must have at most " + std::to_string(max_elements) + " bytes");
