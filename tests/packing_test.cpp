@@ -1,7 +1,5 @@
 // The packed layouts, factors and arguments of every path, against the oracle: plain-loop kernels that read nothing but
 // what layout.h documents stand in for the compiled ones.
-#include <HalideRuntime.h>
-
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -14,6 +12,7 @@
 #include "pack.h"
 #include "plan.h"
 #include "qconv/layout.h"
+#include "support/arguments.h"
 #include "support/catch.h"
 #include "support/layer_case.h"
 #include "workspace.h"
@@ -24,29 +23,7 @@ namespace {
 /// The layout of the kernel under test: a compiled kernel has it built in.
 const qconv_kernel *layout = nullptr;
 
-/// A kernel's arguments by name.
-struct Arguments {
-    void **pointers;
-
-    halide_buffer_t &buffer(ForwardArg a) const {
-        return *static_cast<halide_buffer_t *>(pointers[static_cast<size_t>(a)]);
-    }
-    int64_t integer(ForwardArg a) const { return *static_cast<int32_t *>(pointers[static_cast<size_t>(a)]); }
-    float real(ForwardArg a) const { return *static_cast<float *>(pointers[static_cast<size_t>(a)]); }
-};
-
-template <typename T>
-T &at(const halide_buffer_t &buffer, std::initializer_list<int64_t> position) {
-    int64_t offset = 0;
-    int d = 0;
-    bool valid = static_cast<int>(position.size()) == buffer.dimensions && buffer.type.bytes() == sizeof(T);
-    for (const int64_t i : position) {
-        valid = valid && i >= 0 && i < buffer.dim[d].extent;
-        offset += i * buffer.dim[d++].stride;
-    }
-    if (!valid) FAIL("an index lies outside its buffer");
-    return reinterpret_cast<T *>(buffer.host)[offset];
-}
+using Arguments = Named<ForwardArg>;
 
 int64_t read_integer(const halide_buffer_t &buffer, std::initializer_list<int64_t> position) {
     if (buffer.type.code == halide_type_uint) {
