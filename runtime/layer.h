@@ -33,7 +33,7 @@ struct StateView {
 };
 
 /// What backward is asked for; NULL where it is not.
-struct Gradients {
+struct GradientPointers {
     float *input;
     float *weight;
     float *bias;
@@ -59,7 +59,7 @@ public:
     void forward_training(const float *x, std::int64_t batch, std::int64_t width, float *y, void *state,
                           std::size_t state_bytes, qconv::Workspace workspace) const;
     void backward(const float *x, qconv::StateView state, const float *grad_output, std::int64_t batch,
-                  std::int64_t width, const qconv::Gradients &gradients, qconv::Workspace workspace) const;
+                  std::int64_t width, const qconv::GradientPointers &gradients, qconv::Workspace workspace) const;
 
     /// NULL unless the layer was created for this direction.
     const qconv_kernel *kernel(qconv_direction direction) const;

@@ -55,6 +55,11 @@ std::size_t grad_input_scratch(const qconv_kernel &kernel, const qconv_layer_con
     return static_cast<std::size_t>(floats * float_bytes + small_stages);
 }
 
+// Channels that a grad_weight kernel sums together.
+std::int64_t channel_block(const qconv_kernel &kernel) {
+    return std::max<std::int64_t>(kernel.channel_block, 1);
+}
+
 // Positions of the padded input that a tile of outputs sees.
 std::int64_t seen_positions(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t outputs) {
     return (outputs + kernel.table_channels + vector_slack) * config.stride + tap_span(config) + vector_slack;
@@ -75,20 +80,21 @@ std::size_t grad_weight_scratch(const qconv_kernel &kernel, const qconv_layer_co
         floats += 2 * (std::int64_t{kernel.tables} << kernel.table_channels) * kernel.out_block;
         bytes += 2 * index_row(kernel, config, plan); // the signs of a row, as they are and padded
     } else {
-        constexpr std::int64_t unrolled = 8; // channels or taps summed together, at most
-        const std::int64_t channels = plan.tile_channels + unrolled;
+        const std::int64_t channels = round_up(plan.tile_channels, channel_block(kernel));
         const std::int64_t positions = seen_positions(kernel, config, plan.tile_width);
         const std::int64_t copies = kernel.unit_stride != 0 ? 1 : 2; // by phase
-        floats += kernel.out_block * channels * round_up(taps, unrolled) + copies * channels * positions;
+        floats += kernel.out_block * channels * round_up(taps, std::max<std::int64_t>(kernel.tap_block, 1)) +
+                  copies * channels * positions;
         bytes += channels * positions + 2 * taps * std::int64_t{sizeof(std::int32_t)}; // signs; where taps fall
     }
     return static_cast<std::size_t>(floats * float_bytes + bytes);
 }
 
-// Channels of one task's sums in L1.
+// Channels of one task's sums in L1, whole blocks of them.
 std::int64_t channels_in_cache(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    const std::int64_t block = channel_block(kernel);
     const std::int64_t fit = sums_in_cache / (kernel.out_block * config.kernel_size * float_bytes);
-    return std::clamp<std::int64_t>(fit, 1, channels_in_group(config));
+    return std::min(std::max(fit / block, std::int64_t{1}) * block, channels_in_group(config));
 }
 
 // Outputs of a pass whose gradients and inputs stay in L2.
@@ -143,10 +149,11 @@ GradWeightPlan plan_grad_weight(const qconv_kernel &kernel, const qconv_layer_co
 
     const std::int64_t rows = ceil_div(out_in_group(config), kernel.out_block) * config.groups;
     const std::int64_t workers = worthwhile_workers(kernel, multiplications(config, plan.samples, width), threads);
+    const std::int64_t blocks = ceil_div(channels_in_group(config), channel_block(kernel));
     std::int64_t tiles = ceil_div(channels_in_group(config), channels);
-    if (workers > 1) tiles = choose_tiles(tiles, channels_in_group(config), rows, workers);
-    plan.tile_channels = ceil_div(channels_in_group(config), tiles);
-    plan.workers = static_cast<int>(std::min(workers, rows * tiles));
+    if (workers > 1) tiles = choose_tiles(tiles, blocks, rows, workers);
+    plan.tile_channels = ceil_div(blocks, tiles) * channel_block(kernel);
+    plan.workers = static_cast<int>(std::min(workers, rows * ceil_div(channels_in_group(config), plan.tile_channels)));
     plan.slab = slab_bytes(grad_weight_scratch(kernel, config, plan));
     plan.extra = align_up(static_cast<std::size_t>(indexes * plan.samples));
     if (plan.samples < batch) {

@@ -36,7 +36,7 @@ bool same_content(const qconv_kernel &a, const qconv_kernel &b) {
         return std::tuple_cat(
             std::make_tuple(k.op, k.path, k.call, k.word_bits, k.element_bits, k.word_channels),
             std::make_tuple(k.input_planes, k.weight_planes, k.table_channels, k.tables),
-            std::make_tuple(k.out_block, k.width_block, k.unit_stride, k.window_sum),
+            std::make_tuple(k.out_block, k.width_block, k.unit_stride, k.window_sum, k.channel_block, k.tap_block),
             std::make_tuple(k.in_channels, k.out_channels, k.kernel_size, k.stride, k.dilation, k.groups));
     };
     return fields(a) == fields(b);

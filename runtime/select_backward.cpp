@@ -14,7 +14,7 @@ namespace {
 // Instructions of one step of each inner loop, as the compiled kernels have them.
 constexpr double lookup = 1.5;      // an addition from memory, often across a cache line
 constexpr double table_entry = 1.5; // an addition and a store
-constexpr double index_bits = 6;    // of one table index: shifts and ors of the state's words, in scalars
+constexpr double transposed_element = 1.5;
 constexpr double copy_element = 2;
 constexpr double quantize_element = 4;
 constexpr double store_output = 4;
@@ -40,18 +40,19 @@ double grad_input_cost(const qconv_kernel &kernel, const Sizes &size, double lan
 }
 
 // Work of one output position.
-double grad_weight_cost(const qconv_kernel &kernel, const qconv_layer_config &config, const Sizes &size, double lanes) {
+double grad_weight_cost(const qconv_kernel &kernel, const Sizes &size, double lanes) {
     const double outputs = padded(size.outputs, kernel.out_block);
+    const double input = size.channels * size.stride * quantize_element / lanes;
     if (kernel.path == QCONV_PATH_F32F32) {
-        const double input = size.channels * size.stride * quantize_element;
-        return (input + outputs * (copy_element + size.channels * size.taps)) / lanes;
+        const double sums =
+            outputs * padded(size.channels, kernel.channel_block) * padded(size.taps, kernel.tap_block) / lanes;
+        // Vectors along positions load both factors anew for every product, and add up their lanes in the end.
+        if (kernel.out_block == 1) return input + sums * 3;
+        return input + outputs * transposed_element + sums;
     }
-    // A table serves table_channels positions; index bytes are made once a task, which has out_block outputs.
-    const double tasks = outputs / kernel.out_block;
-    const double index = size.channels * static_cast<double>(config.kernel_size) * index_bits * tasks;
     const double build = outputs * std::exp2(kernel.table_channels) * table_entry / lanes;
     const double sums = size.channels * size.taps * outputs * lookup / lanes;
-    return outputs * copy_element / lanes + (index + build + sums) / kernel.table_channels;
+    return input + outputs * transposed_element + (build + sums) / kernel.table_channels;
 }
 
 } // namespace
@@ -67,7 +68,7 @@ double estimate_backward_cost(const qconv_kernel &kernel, const qconv_layer_conf
         .reach = 1 + reach / kernel.width_block,
     };
     return kernel.op == QCONV_OP_GRAD_INPUT ? grad_input_cost(kernel, size, lanes)
-                                            : grad_weight_cost(kernel, config, size, lanes);
+                                            : grad_weight_cost(kernel, size, lanes);
 }
 
 } // namespace qconv

@@ -109,7 +109,8 @@ void qconv_layer::save_state(const qconv::Plan &plan, const float *x, std::int64
 }
 
 void qconv_layer::backward(const float *x, qconv::StateView state, const float *grad_output, std::int64_t batch,
-                           std::int64_t width, const qconv::Gradients &gradients, qconv::Workspace workspace) const {
+                           std::int64_t width, const qconv::GradientPointers &gradients,
+                           qconv::Workspace workspace) const {
     qconv::check_batch(batch);
     (void)largest_batch(width);
     if (gradients.input != nullptr) require_direction(QCONV_GRAD_INPUT, "grad_input");

@@ -219,6 +219,8 @@ typedef struct qconv_kernel {
     int32_t width_block;    /* positions of the result computed together; grad_weight: summed together */
     int32_t unit_stride;    /* nonzero: stride must be 1 */
     int32_t window_sum;     /* int8: nonzero: also sums each window, for weights with an offset */
+    int32_t channel_block;  /* grad_weight f32f32: input channels and taps summed together; else 0 */
+    int32_t tap_block;
     /* Shape this kernel was specialised for; all 0 for a generic kernel. */
     int64_t in_channels, out_channels, kernel_size, stride, dilation, groups;
 } qconv_kernel;

@@ -77,7 +77,22 @@ inline void pad_same(qconv_layer_config &config) {
     check(qconv_layer_config_pad_same(&config));
 }
 
-/// A layer with its weights packed. Movable, not copyable; forward may run on several threads at once.
+/// What backward computes; an empty span is left out.
+struct Gradients {
+    std::span<float> input;  ///< shaped as x
+    std::span<float> weight; ///< shaped as weight
+    std::span<float> bias;   ///< [out_channels], conv1d only
+};
+
+/// A layer with its weights packed. Movable, not copyable. Its const functions may run on several threads at once.
+/// To train:
+///
+///     config.directions = QCONV_TRAINING;
+///     qconv::Layer layer(config, weight);
+///     std::vector<std::uint32_t> state(layer.state_words(batch, width));
+///     layer.forward_training(x, batch, width, y, state);
+///     layer.backward(x, state, grad_output, batch, width, {.input = grad_input, .weight = grad_weight});
+///     layer.set_weights(new_weight);
 class Layer {
 public:
     /// weight: out_channels * in_channels/groups * kernel_size values. bias: out_channels values, or empty; conv1d
@@ -85,11 +100,17 @@ public:
     explicit Layer(const qconv_layer_config &config, std::span<const float> weight, std::span<const float> bias = {})
         : in_channels_(config.in_channels), out_channels_(config.out_channels) {
         check(qconv_layer_config_check(&config));
-        require_size("weight", weight.size(), out_channels_ * (in_channels_ / config.groups) * config.kernel_size);
-        if (!bias.empty()) require_size("bias", bias.size(), out_channels_);
+        weights_ = out_channels_ * (in_channels_ / config.groups) * config.kernel_size;
+        require_weights(weight, bias);
         qconv_layer *layer = nullptr;
-        check(qconv_layer_create(&config, weight.data(), bias.empty() ? nullptr : bias.data(), &layer));
+        check(qconv_layer_create(&config, weight.data(), data_or_null(bias), &layer));
         layer_.reset(layer);
+    }
+
+    /// New weights for the same layer. No other function of it may run meanwhile.
+    void set_weights(std::span<const float> weight, std::span<const float> bias = {}) {
+        require_weights(weight, bias);
+        check(qconv_layer_set_weights(layer_.get(), weight.data(), data_or_null(bias)));
     }
 
     /// Output positions for an input of `width` positions.
@@ -113,8 +134,8 @@ public:
         const std::int64_t outputs = width_out(width);
         require_size("x", x.size(), batch * in_channels_ * width);
         require_size("y", y.size(), batch * out_channels_ * outputs);
-        void *scratch = workspace.empty() ? nullptr : workspace.data();
-        check(qconv_layer_forward(layer_.get(), x.data(), batch, width, y.data(), scratch, workspace.size()));
+        check(qconv_layer_forward(layer_.get(), x.data(), batch, width, y.data(), data_or_null(workspace),
+                                  workspace.size()));
     }
 
     /// The same into a new vector.
@@ -124,6 +145,47 @@ public:
         std::vector<float> y(static_cast<std::size_t>(batch * out_channels_ * outputs));
         forward(x, batch, width, y);
         return y;
+    }
+
+    /// What backward needs of the forward pass: nothing, the state, or x itself.
+    qconv_saved saved() const { return qconv_layer_saved(layer_.get()); }
+    /// Elements of the state for this input size; 0 unless saved() is QCONV_SAVES_STATE.
+    std::size_t state_words(std::int64_t batch, std::int64_t width) const {
+        std::size_t bytes = 0;
+        check(qconv_layer_state_size(layer_.get(), batch, width, &bytes));
+        return bytes / sizeof(std::uint32_t);
+    }
+    /// Bytes of scratch that forward_training and backward need at the present thread setting.
+    std::size_t training_workspace_size(std::int64_t batch, std::int64_t width) const {
+        std::size_t bytes = 0;
+        check(qconv_layer_training_workspace_size(layer_.get(), batch, width, &bytes));
+        return bytes;
+    }
+
+    /// forward, and the state of state_words(batch, width) elements.
+    void forward_training(std::span<const float> x, std::int64_t batch, std::int64_t width, std::span<float> y,
+                          std::span<std::uint32_t> state, std::span<std::byte> workspace = {}) const {
+        const std::int64_t outputs = width_out(width);
+        require_size("x", x.size(), batch * in_channels_ * width);
+        require_size("y", y.size(), batch * out_channels_ * outputs);
+        check(qconv_layer_forward_training(layer_.get(), x.data(), batch, width, y.data(), data_or_null(state),
+                                           state.size_bytes(), data_or_null(workspace), workspace.size()));
+    }
+
+    /// Gradients from grad_output, shaped as y. Of x and state the one that the layer does not save may be empty.
+    void backward(std::span<const float> x, std::span<const std::uint32_t> state, std::span<const float> grad_output,
+                  std::int64_t batch, std::int64_t width, const Gradients &gradients,
+                  std::span<std::byte> workspace = {}) const {
+        const std::int64_t outputs = width_out(width);
+        if (!x.empty()) require_size("x", x.size(), batch * in_channels_ * width);
+        require_size("grad_output", grad_output.size(), batch * out_channels_ * outputs);
+        if (!gradients.input.empty()) require_size("grad_input", gradients.input.size(), batch * in_channels_ * width);
+        if (!gradients.weight.empty()) require_size("grad_weight", gradients.weight.size(), weights_);
+        if (!gradients.bias.empty()) require_size("grad_bias", gradients.bias.size(), out_channels_);
+        check(qconv_layer_backward(layer_.get(), data_or_null(x), data_or_null(state), state.size_bytes(),
+                                   grad_output.data(), batch, width, data_or_null(gradients.input),
+                                   data_or_null(gradients.weight), data_or_null(gradients.bias),
+                                   data_or_null(workspace), workspace.size()));
     }
 
     /// The kernel that serves this layer in one direction, which must be one that the layer was created for.
@@ -138,6 +200,14 @@ public:
     qconv_layer *get() const { return layer_.get(); }
 
 private:
+    template <typename T>
+    static T *data_or_null(std::span<T> values) {
+        return values.empty() ? nullptr : values.data();
+    }
+    void require_weights(std::span<const float> weight, std::span<const float> bias) const {
+        require_size("weight", weight.size(), weights_);
+        if (!bias.empty()) require_size("bias", bias.size(), out_channels_);
+    }
     static void require_size(const char *name, std::size_t size, std::int64_t expected) {
         if (expected >= 0 && size == static_cast<std::size_t>(expected)) return;
         throw Error(QCONV_INVALID_ARGUMENT, std::string(name) + " has " + std::to_string(size) +
@@ -151,6 +221,7 @@ private:
     std::unique_ptr<qconv_layer, Destroy> layer_;
     std::int64_t in_channels_;
     std::int64_t out_channels_;
+    std::int64_t weights_ = 0;
 };
 
 } // namespace qconv
