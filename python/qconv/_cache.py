@@ -26,13 +26,65 @@ class _Entry:
 _entries: dict[int, _Entry] = {}
 
 
-def _source(weight: Tensor, bias: Tensor | None) -> tuple[int, ...]:
-    """Changes when PyTorch changes the weights, in place or by other storage."""
-    # Inference tensors count no versions.
-    version = 0 if weight.is_inference() else weight._version
-    if bias is None:
-        return weight.data_ptr(), version
-    return weight.data_ptr(), version, id(bias), bias.data_ptr(), 0 if bias.is_inference() else bias._version
+def _version(tensor: Tensor) -> int:
+    """PyTorch's count of changes in place; it keeps none of inference tensors."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def acquire(weight: Tensor, bias: Tensor | None, text: str, directions: int, forward: bool = True) -> Layer:
+    """The layer of these weights, packed anew if they have changed; call users.pop() when done. Without `forward` it is
+    for backward alone, where the bias plays no part."""
+    # The weights' address and version tell of changes by PyTorch, whether in place or to other storage.
+    version = _version(weight)
+    source = (weight.data_ptr(), version) if bias is None else (weight.data_ptr(), version, bias, _version(bias))
+    entry = _entries.get(id(weight))
+    if entry is not None and entry.reference() is weight:
+        layer = entry.layers.get((text, directions))
+        if layer is not None:
+            # First a user, then the look at the source; _pack does it the other way round. So either this call sees
+            # that new weights are coming, or _pack sees that the layer is in use.
+            layer.users.append(None)
+            if _current(layer, source, forward):
+                return layer
+            layer.users.pop()
+    else:
+        entry = _entries[id(weight)] = _Entry(weight)
+    with entry.lock:
+        layer = entry.layers.get((text, directions))
+        if layer is None or not _current(layer, source, forward):
+            layer = _pack(entry, layer, weight, bias, text, directions)
+            layer.source = source
+        layer.users.append(None)
+    return layer
+
+
+def _current(layer: Layer, source: tuple, forward: bool) -> bool:
+    kept = layer.source
+    if not forward:
+        return kept[:2] == source
+    return kept[:2] == source[:2] and (
+        len(kept) == len(source) and (len(source) == 2 or (kept[2] is source[2] and kept[3] == source[3]))
+    )
+
+
+def _pack(
+    entry: _Entry, layer: Layer | None, weight: Tensor, bias: Tensor | None, text: str, directions: int
+) -> Layer:
+    spec = layer_spec(text)
+    _check_shapes(spec, weight, bias)
+    packed_from = weight.detach().contiguous()
+    bias_from = None if bias is None else bias.detach().contiguous()
+    if layer is not None:
+        layer.source = ()
+        if not layer.users:
+            layer.set_weights(packed_from, bias_from)
+            return layer
+        # Another thread is inside the old one, which lives until that call returns.
+        del entry.layers[text, directions]
+    layer = entry.layers[text, directions] = Layer(spec.config(directions), packed_from, bias_from)
+    if len(entry.layers) > _LAYERS_PER_WEIGHT:
+        del entry.layers[next(iter(entry.layers))]
+    return layer
 
 
 def _check_shapes(spec: LayerSpec, weight: Tensor, bias: Tensor | None) -> None:
@@ -43,45 +95,6 @@ def _check_shapes(spec: LayerSpec, weight: Tensor, bias: Tensor | None) -> None:
         )
     if bias is not None and bias.shape != (spec.out_channels,):
         raise ValueError(f"bias has shape {list(bias.shape)}; out_channels {spec.out_channels} needs one number each")
-
-
-def acquire(weight: Tensor, bias: Tensor | None, text: str, directions: int, forward: bool = True) -> Layer:
-    """The layer of these weights, packed anew if they have changed; give it back with release(). Without `forward` it is
-    for backward alone, where the bias plays no part."""
-    entry = _entries.get(id(weight))
-    if entry is None or entry.reference() is not weight:
-        entry = _entries[id(weight)] = _Entry(weight)
-    source = _source(weight, bias)
-    with entry.lock:
-        layer = entry.layers.get((text, directions))
-        if layer is None or (layer.source != source if forward else layer.source[:2] != source):
-            layer = _pack(entry, layer, weight, bias, text, directions)
-            layer.source = source
-        layer.users += 1
-    return layer
-
-
-def _pack(
-    entry: _Entry, layer: Layer | None, weight: Tensor, bias: Tensor | None, text: str, directions: int
-) -> Layer:
-    spec = layer_spec(text)
-    _check_shapes(spec, weight, bias)
-    packed_from = weight.detach().contiguous()
-    bias_from = None if bias is None else bias.detach().contiguous()
-    if layer is not None and layer.users == 0:
-        layer.set_weights(packed_from, bias_from)
-        return layer
-    # Another thread may be inside the old one, which lives until that call returns.
-    entry.layers.pop((text, directions), None)
-    layer = entry.layers[text, directions] = Layer(spec.config(directions), packed_from, bias_from, entry.lock)
-    if len(entry.layers) > _LAYERS_PER_WEIGHT:
-        del entry.layers[next(iter(entry.layers))]
-    return layer
-
-
-def release(layer: Layer) -> None:
-    with layer.lock:
-        layer.users -= 1
 
 
 def forget(weight: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import threading
 from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from pathlib import Path
 from typing import Any
@@ -145,22 +144,15 @@ def version() -> str:
 class Layer:
     """A qconv_layer. Calls hold a reference, so that it is destroyed when the last one has returned."""
 
-    __slots__ = ("pointer", "users", "source", "lock")
+    __slots__ = ("pointer", "users", "source")
 
-    def __init__(
-        self,
-        config: LayerConfig,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None = None,
-        lock: "threading.Lock | None" = None,
-    ) -> None:
+    def __init__(self, config: LayerConfig, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         pointer = c_void_p()
         status = LIBRARY.qconv_layer_create(byref(config), weight.data_ptr(), _address(bias), byref(pointer))
         self.pointer: int | None = pointer.value
-        # Calls that are inside it now; counted under the lock.
-        self.users = 0
-        self.lock = lock
-        # What the packed weights were made from; the cache compares it.
+        # One item for each call that is inside it now: appending and popping are atomic.
+        self.users: list[None] = []
+        # What the packed weights were made from (_cache.acquire).
         self.source: tuple[Any, ...] = ()
         check(status)
 

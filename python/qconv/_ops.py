@@ -46,8 +46,9 @@ _float32, _float64 = torch.float32, torch.float64
 def _check_input(x: Tensor, weight: Tensor, spec: LayerSpec) -> None:
     if x.dim() != 3:
         raise ValueError(f"input has {x.dim()} dimensions; it must be [batch, in_channels, width]")
-    if x.shape[1] != spec.in_channels:
-        raise ValueError(f"input has {x.shape[1]} channels; the layer's in_channels is {spec.in_channels}")
+    _, channels, width = x.shape
+    if channels != spec.in_channels:
+        raise ValueError(f"input has {channels} channels; the layer's in_channels is {spec.in_channels}")
     if x.dtype not in (_float32, _float64):
         raise TypeError(
             f"input is {x.dtype}; qconv computes in float32 (and in float64 through PyTorch): convert it, or run under "
@@ -55,10 +56,10 @@ def _check_input(x: Tensor, weight: Tensor, spec: LayerSpec) -> None:
         )
     if weight.dtype != x.dtype:
         raise TypeError(f"input is {x.dtype} and weight {weight.dtype}; they must be alike")
-    if spec.width_out(x.shape[2]) < 1:
+    if spec.width_out(width) < 1:
         raise ValueError(
-            f"width is {x.shape[2]}; with its padding ({x.shape[2] + spec.pad_left + spec.pad_right}) it must be at "
-            f"least the window, {spec.dilation * (spec.kernel_size - 1) + 1}"
+            f"width is {width}; with its padding ({width + spec.pad_left + spec.pad_right}) it must be at least the "
+            f"window, {spec.dilation * (spec.kernel_size - 1) + 1}"
         )
 
 
@@ -74,9 +75,10 @@ def _forward_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> 
     follow_torch_threads()
     packed = _cache.acquire(weight, bias, layer, FORWARD)
     try:
-        check(_forward(packed.pointer, x.data_ptr(), batch, width, y.data_ptr(), None, 0))
+        if status := _forward(packed.pointer, x.data_ptr(), batch, width, y.data_ptr(), None, 0):
+            check(status)
     finally:
-        _cache.release(packed)
+        packed.users.pop()
     return y
 
 
@@ -107,7 +109,7 @@ def _training_cpu(
             )
         )
     finally:
-        _cache.release(packed)
+        packed.users.pop()
     return y, state
 
 
@@ -154,7 +156,7 @@ def _backward_cpu(
             )
         )
     finally:
-        _cache.release(packed)
+        packed.users.pop()
     return grad_input, grad_weight, grad_bias
 
 
@@ -189,11 +191,33 @@ def _backward_fake(
     )
 
 
+def _directly(x: Tensor) -> bool:
+    """Whether nothing but the CPU kernel would see this call: no compiler, tracer, subclass, mode, transform or autocast.
+    Then it is called as it is, which saves the dispatcher's way to Python and back."""
+    return (
+        type(x) is Tensor
+        and x.is_cpu
+        and not torch.compiler.is_compiling()
+        and _count_modes() == 0
+        and _innermost_transform() is None
+        and not torch.is_autocast_enabled("cpu")
+        and _tracing_state() is None
+    )
+
+
+_count_modes = torch._C._len_torch_dispatch_stack
+_innermost_transform = torch._C._functorch.peek_interpreter_stack
+_tracing_state = torch._C._get_tracing_state
+
+
 class _Training(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
-        with torch._C._AutoDispatchBelowAutograd():
-            y, state = training(x, weight, bias, layer, directions)
+        if _directly(x):
+            y, state = _training_cpu(x, weight, bias, layer, directions)
+        else:
+            with torch._C._AutoDispatchBelowAutograd():
+                y, state = training(x, weight, bias, layer, directions)
         keeps_x = x.dtype is not _float32 or layer_spec(layer).saved(directions) == SAVES_INPUT
         ctx.save_for_backward(x if keeps_x else None, weight, state)
         ctx.layer, ctx.directions, ctx.width = layer, directions, x.shape[2]
@@ -208,19 +232,16 @@ class _Training(torch.autograd.Function):
             return None, None, None, None, None
         x, weight, state = ctx.saved_tensors
         bias = ctx.needs_input_grad[2]
-        grads = backward(grad_output, x, weight, state, ctx.layer, ctx.width, ctx.directions, bias)
+        compute = _backward_cpu if _directly(grad_output) else backward
+        grads = compute(grad_output, x, weight, state, ctx.layer, ctx.width, ctx.directions, bias)
         needed = (ctx.directions & GRAD_INPUT, ctx.directions & GRAD_WEIGHT, bias)
         return *(grad if need else None for grad, need in zip(grads, needed)), None, None
-
-
-def _training_autograd(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
-    return _Training.apply(x, weight, bias, layer, directions)
 
 
 _library.impl("forward", _forward_cpu, "CPU")
 _library.impl("training", _training_cpu, "CPU")
 _library.impl("backward", _backward_cpu, "CPU")
-_library.impl("training", _training_autograd, "Autograd")
+_library.impl("training", _Training.apply, "Autograd")
 for _name, _fake in (("forward", _forward_fake), ("training", _training_fake), ("backward", _backward_fake)):
     torch.library.register_fake(f"qconv::{_name}", _fake, lib=_library)
 for _name in ("forward", "training"):
@@ -231,11 +252,12 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tens
     """The layer, with gradients for whatever asks for them; [in_channels, width] is a batch of one."""
     if x.dim() == 2:
         return convolve(x.unsqueeze(0), weight, bias, layer).squeeze(0)
+    directions = 0
     if torch.is_grad_enabled():
-        bias_grad = bias is not None and bias.requires_grad
-        directions = (GRAD_INPUT if x.requires_grad else 0) | (
-            GRAD_WEIGHT if weight.requires_grad or bias_grad else 0
-        )
-        if directions:
-            return training(x, weight, bias, layer, FORWARD | directions)[0]
-    return forward(x, weight, bias, layer)
+        if x.requires_grad:
+            directions = FORWARD | GRAD_INPUT
+        if weight.requires_grad or (bias is not None and bias.requires_grad):
+            directions |= FORWARD | GRAD_WEIGHT
+    if directions:
+        return (_Training.apply if _directly(x) else training)(x, weight, bias, layer, directions)[0]
+    return (_forward_cpu if _directly(x) else forward)(x, weight, bias, layer)

@@ -51,7 +51,7 @@ class QConv1d(_Clone, QConv1dBase):
 
     def forward(self, input_tensor: Tensor) -> Tensor:
         # bitorch pads with pad_value whatever padding_mode says.
-        return convolve_module(self, input_tensor, "zeros", self.activation)
+        return convolve_module(self, input_tensor, "zeros")
 
 
 def _supported(registry: LayerRegistry, others_than: type) -> bool:

@@ -101,12 +101,16 @@ def threshold(value: float | None) -> float | None:
     return float(value) if value is not None and value > 0 else None
 
 
-def convolve_module(module: Any, x: Tensor, padding_mode: str, activation: Any = None) -> Tensor:
+def convolve_module(module: Any, x: Tensor, padding_mode: str) -> Tensor:
     """What a module with QConv1d_NoAct's attributes computes, or with an activation QConv1d's. Quantizers that only
     PyTorch knows run there, and the rest here."""
+    # These dictionaries, since the attributes of modules are found by way of __getattr__, a microsecond each.
+    modules, weight = module._modules, module._parameters.get("weight")
+    if weight is None:
+        weight = module.weight  # parametrized
     layer, state, limit = "QConv1d_NoAct", _IDENTITY, None
-    if activation is not None:
-        known = quantizer_state(activation.activation_function)
+    if activation := modules.get("activation"):
+        known = quantizer_state(activation._modules["activation_function"])
         if known is None:
             x = activation(x)
         else:
@@ -115,8 +119,7 @@ def convolve_module(module: Any, x: Tensor, padding_mode: str, activation: Any =
     if padding_mode != "zeros":
         # These pad with values of x, so that it makes no difference whether they come before quantization.
         x, left, right = functional.pad(x, (left, right), mode=padding_mode), 0, 0
-    weight = module.weight
-    weight_state = quantizer_state(module._weight_quantize)
+    weight_state = quantizer_state(modules["_weight_quantize"])
     if weight_state is None:
         weight, weight_state = module._weight_quantize(weight), _IDENTITY
     text = layer_text(
@@ -195,9 +198,6 @@ class QConv1d(QConv1d_NoAct):
     ) -> None:
         super().__init__(*args, weight_quantization=weight_quantization, **kwargs)
         self.activation = QActivation(input_quantization, gradient_cancellation_threshold)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return convolve_module(self, input, self.padding_mode, self.activation)
 
 
 def repack(target: nn.Module | Tensor) -> None:

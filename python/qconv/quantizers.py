@@ -3,7 +3,7 @@ with bitorch's gradient."""
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ class Quantizer(nn.Module):
     name = ""
     bit_width = 1
 
-    def state(self) -> State:
-        """What to compute now: a name and its parameters (qconv/_layer.py)."""
+    def state(self) -> State | None:
+        """What to compute now: a name and its parameters (qconv/_layer.py); None if only PyTorch can."""
         return (self.name,)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,6 +110,65 @@ class ProgressiveSign(Quantizer):
         return f"scale={self.scale}, alpha={self.alpha}, beta={self.beta}"
 
 
+class Scheduled(Quantizer):
+    """Moves through several quantizers as `factor` goes from 0 at the start of training to 1 at its end: mixing
+    neighbours linearly, or stepping from each to the next."""
+
+    name = "scheduled"
+    bit_width = 32
+
+    def __init__(
+        self, quantizations: Sequence[nn.Module], procedure: str = "mix_linear", factor: float = 0.0
+    ) -> None:
+        super().__init__()
+        if procedure not in ("mix_linear", "step"):
+            raise ValueError(f"procedure is {procedure!r}; it must be 'mix_linear' or 'step'")
+        if not quantizations:
+            raise ValueError("quantizations is empty; it must name one or more quantizers")
+        self.quantizations = nn.ModuleList(quantizer(choice) for choice in quantizations)
+        self.procedure, self.factor = procedure, factor
+
+    def state(self) -> State | None:
+        return _mixed(self) if self.procedure == "mix_linear" else _stepped(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.state() is not None:
+            return super().forward(x)
+        if self.procedure == "step":
+            return self.quantizations[_step(self)](x)
+        lower, mix = _position(self)
+        first = self.quantizations[lower](x)
+        return (1.0 - mix) * first + mix * self.quantizations[lower + 1](x) if mix else first
+
+    def extra_repr(self) -> str:
+        return f"procedure={self.procedure!r}, factor={self.factor}"
+
+
+def _position(q: Any) -> tuple[int, float]:
+    """The stage that a linear schedule has reached, and its share of the next one."""
+    position = q.factor * (len(q.quantizations) - 1)
+    return int(position), position - int(position)
+
+
+def _step(q: Any) -> int:
+    return min(int(q.factor * len(q.quantizations)), len(q.quantizations) - 1)
+
+
+def _mixed(q: Any) -> State | None:
+    lower, mix = _position(q)
+    first = quantizer_state(q.quantizations[lower])
+    if mix == 0 or first is None:
+        return first
+    next_ = quantizer_state(q.quantizations[lower + 1])
+    if next_ is None or "scheduled" in (first[0], next_[0]):
+        return None
+    return ("scheduled", first, next_, mix)
+
+
+def _stepped(q: Any) -> State | None:
+    return quantizer_state(q.quantizations[_step(q)])
+
+
 QUANTIZERS: dict[str, type[Quantizer]] = {
     kind.name: kind
     for kind in (
@@ -168,24 +227,6 @@ def _progressive(q: Any) -> State:
     # 1 - T is all that matters: 2^-scale.
     rest = 1.0 - q.transform(q.current_scale)
     return ("progressive_sign", 2.0, 1.0, min(-math.log2(rest), 64.0) if rest > 0 else 64.0)
-
-
-def _mixed(q: Any) -> State | None:
-    last = len(q.quantizations) - 1
-    position = q.factor * last
-    lower = int(position)
-    first = quantizer_state(q.quantizations[lower])
-    if lower == last or position == lower or first is None:
-        return first
-    next_ = quantizer_state(q.quantizations[lower + 1])
-    if next_ is None or "scheduled" in (first[0], next_[0]):
-        return None
-    return ("scheduled", first, next_, position - lower)
-
-
-def _stepped(q: Any) -> State | None:
-    count = len(q.quantizations)
-    return quantizer_state(q.quantizations[min(int(q.factor * count), count - 1)])
 
 
 _BITORCH: dict[tuple[str, str], Callable[[Any], State | None]] = {
