@@ -148,8 +148,9 @@ void add_bench_command(CLI::App &app) {
     command->add_option("--input-quantization", o->input_quantization, "A quantizer, for instance 'inputdorefa(2)'")
         ->capture_default_str();
     command->add_option("--weight-quantization", o->weight_quantization)->capture_default_str();
-    command->add_option("--threshold", o->threshold,
-                        "gradient_cancellation_threshold of the table's QConv1d rows: a number >= 0, or none")
+    command
+        ->add_option("--threshold", o->threshold,
+                     "gradient_cancellation_threshold of the table's QConv1d rows: a number >= 0, or none")
         ->capture_default_str();
     command->add_option("--bits", o->bits, "Bits of the DoReFa quantizers that name none")->check(CLI::Range(1, 8));
     command->add_option("--pad-value", o->pad_value)->capture_default_str();
@@ -184,7 +185,8 @@ void add_bench_command(CLI::App &app) {
         ->excludes("--filter");
     command->footer(
         "Every row is checked against the oracle before it is timed. Ctrl-C prints what was measured.\n"
-        "A step is forward_training, backward with all gradients, and packing the weights anew, as after an update; it\n"
+        "A step is forward_training, backward with all gradients, and packing the weights anew, as after an update; "
+        "it\n"
         "counts the multiply-adds of forward three times, and its peak is that of its three kernels' instructions.\n\n"
         "Examples:\n"
         "  qconvc bench\n"

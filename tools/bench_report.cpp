@@ -74,8 +74,8 @@ std::string described(const BenchWork &work) {
 
 /// What a step packs and keeps, over all rows.
 void print_step_summary(const std::vector<const BenchResult *> &rows) {
-    const auto most = std::max_element(
-        rows.begin(), rows.end(), [](auto *a, auto *b) { return a->packing_percent() < b->packing_percent(); });
+    const auto most = std::max_element(rows.begin(), rows.end(),
+                                       [](auto *a, auto *b) { return a->packing_percent() < b->packing_percent(); });
     fmt::print("packing the weights anew: {:.1f}% of a step (geometric mean), most {:.1f}% ({})\n",
                geometric_mean(rows, [](const BenchResult &r) { return r.packing_percent(); }),
                (*most)->packing_percent(), (*most)->name);
@@ -113,9 +113,8 @@ size_t BenchResult::saved_bytes() const {
 }
 
 void print_bench_header(const BenchReport &report, const PeakMeter &peaks) {
-    fmt::print("{}, {} thread{}{}, target {}\n", described(report.work), report.threads,
-               report.threads == 1 ? "" : "s", report.cpu >= 0 ? fmt::format(" on CPU {}", report.cpu) : "",
-               peaks.target());
+    fmt::print("{}, {} thread{}{}, target {}\n", described(report.work), report.threads, report.threads == 1 ? "" : "s",
+               report.cpu >= 0 ? fmt::format(" on CPU {}", report.cpu) : "", peaks.target());
     const bool step = is_step(report.work);
     fmt::print("{:<38} {:<30} {:>11} {:>11} {:>6} {:>8} {:>6}{}{}\n", "layer", step ? "paths" : "kernel", "median us",
                "least us", "p90", "GMAC/s", "% peak", step ? " pack %  saved" : "",
@@ -218,9 +217,12 @@ nlohmann::json bench_row_json(const BenchResult &r, const PeakMeter &peaks, int 
 nlohmann::json bench_json(const BenchReport &report, const PeakMeter &peaks) {
     const std::vector<const BenchResult *> rows = timed(report);
     nlohmann::json json = {{"direction", is_step(report.work) ? "step" : op_option(report.work[0])},
-                           {"threads", report.threads},       {"cpu", report.cpu},
-                           {"target", peaks.target()},        {"complete", report.complete},
-                           {"rows", nlohmann::json::array()}, {"peaks", nlohmann::json::object()}};
+                           {"threads", report.threads},
+                           {"cpu", report.cpu},
+                           {"target", peaks.target()},
+                           {"complete", report.complete},
+                           {"rows", nlohmann::json::array()},
+                           {"peaks", nlohmann::json::object()}};
     for (const BenchResult &r : report.results)
         json["rows"].push_back(bench_row_json(r, peaks, report.threads));
     for (int k = 0; k < static_cast<int>(PeakKind::Kinds); k++) {

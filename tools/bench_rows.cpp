@@ -105,8 +105,7 @@ void compare_with_every_kernel(const BenchRow &row, const BenchKernels &kernels,
         if (layer->run().kernel(work.front()).name == result.kernels()) continue;
         layer->verify();
         std::vector<double> samples;
-        const int64_t calls =
-            sample_calls([&] { layer->call(); }, settings.seconds / settings.repeats, 3, samples);
+        const int64_t calls = sample_calls([&] { layer->call(); }, settings.seconds / settings.repeats, 3, samples);
         check_interrupt();
         const double median = summarize_samples(samples, calls).median;
         if (median >= least) continue;

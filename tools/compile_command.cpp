@@ -53,11 +53,11 @@ Json layer_kernels_json(const Compiled &compiled, const LayerKernels &kernels) {
 
 Json manifest(const std::vector<LayerSpec> &layers, const CompileOptions &options, const Compiled &compiled,
               const std::string &source, const std::vector<std::string> &directions) {
-    Json json = {{"qconv", qconv_version()},
-                 {"halide", QCONV_HALIDE_VERSION},
-                 {"options",
-                  {{"layers", source}, {"name", options.name}, {"jobs", options.jobs}, {"directions", directions}}},
-                 {"seconds", compiled.seconds}};
+    Json json = {
+        {"qconv", qconv_version()},
+        {"halide", QCONV_HALIDE_VERSION},
+        {"options", {{"layers", source}, {"name", options.name}, {"jobs", options.jobs}, {"directions", directions}}},
+        {"seconds", compiled.seconds}};
     for (const TargetInfo &target : options.targets) {
         json["options"]["targets"].push_back({{"name", target.name}, {"halide", target.halide}});
     }
@@ -129,7 +129,8 @@ void compile(const Options &options) {
     ScratchFolder scratch(options.folder);
     Compiled compiled = compile_layers(layers, compile_options, scratch.path());
 
-    const std::string text = manifest(layers, compile_options, compiled, options.layers, options.directions).dump(2) + "\n";
+    const std::string text =
+        manifest(layers, compile_options, compiled, options.layers, options.directions).dump(2) + "\n";
     write_atomically(scratch.path() / "manifest.json", text);
     compiled.files.push_back({"manifest.json", text.size()});
     std::vector<std::string> names;
@@ -154,8 +155,9 @@ void add_compile_command(CLI::App &app) {
         ->allow_extra_args(false);
     command->add_option("-o,--output", options->folder, "Output folder, made if missing")->required();
     command->add_option("-n,--name", options->name, "Name of the libraries; default: the layer file's");
-    command->add_option("-d,--directions", options->directions,
-                        "What the layers will do: forward, grad-input, grad-weight, or training for all; by commas")
+    command
+        ->add_option("-d,--directions", options->directions,
+                     "What the layers will do: forward, grad-input, grad-weight, or training for all; by commas")
         ->delimiter(',')
         ->check(CLI::IsMember(direction_options()))
         ->capture_default_str();

@@ -25,7 +25,9 @@ namespace qconv::tools {
 namespace fs = std::filesystem;
 namespace {
 
-ShapeConstants shape_of(const qconv_layer_config &config) {
+/// What an op's kernel is specialised for: save_state goes element by element, so that all layers share one.
+ShapeConstants shape_of(const qconv_layer_config &config, qconv_op op) {
+    if (op == QCONV_OP_SAVE_STATE) return {};
     return {config.in_channels, config.out_channels, config.kernel_size, config.stride, config.dilation, config.groups};
 }
 
@@ -84,7 +86,7 @@ void plan(const std::vector<LayerSpec> &layers, const CompileOptions &options, C
             LayerKernels &kernels = choice.emplace_back();
             for (const qconv_op op : needed_ops(layer.config)) {
                 const KernelRow &row = choose_kernel(list, layer, op, target);
-                const ShapeConstants shape = shape_of(layer.config);
+                const ShapeConstants shape = shape_of(layer.config, op);
                 const auto [place, fresh] = known.try_emplace({row.name, key_of(shape)}, compiled.kernels.size());
                 kernels[op] = place->second;
                 if (!fresh) continue;
@@ -110,8 +112,11 @@ std::string kernel_comments(const std::vector<TableRow> &rows) {
     std::string text;
     for (const TableRow &row : rows) {
         const ShapeConstants &s = row.shape;
-        text += fmt::format(" *   {:<11} {}->{} k{} s{} d{} g{}: {}\n", qconv_op_name(row.layout.op), s.in_channels,
-                            s.out_channels, s.kernel_size, s.stride, s.dilation, s.groups, row.name);
+        const std::string shape = s.in_channels == 0
+                                      ? "any shape"
+                                      : fmt::format("{}->{} k{} s{} d{} g{}", s.in_channels, s.out_channels,
+                                                    s.kernel_size, s.stride, s.dilation, s.groups);
+        text += fmt::format(" *   {:<11} {}: {}\n", qconv_op_name(row.layout.op), shape, row.name);
     }
     return text;
 }
@@ -140,8 +145,8 @@ std::string header_text(const Compiled &compiled, const CompileOptions &options,
         fmt::arg("name", options.name), fmt::arg("target", target.name), fmt::arg("version", qconv_version()),
         fmt::arg("prefix", prefix), fmt::arg("library", library_file(options, target)),
         fmt::arg("runtime", runtime_file(target)), fmt::arg("guard", guard),
-        fmt::arg("comments", kernel_comments(rows)),
-        fmt::arg("declarations", kernel_declarations(rows)), fmt::arg("rows", kernel_rows(rows, "    ")));
+        fmt::arg("comments", kernel_comments(rows)), fmt::arg("declarations", kernel_declarations(rows)),
+        fmt::arg("rows", kernel_rows(rows, "    ")));
 }
 
 } // namespace

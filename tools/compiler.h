@@ -43,7 +43,7 @@ using LayerKernels = std::map<qconv_op, std::size_t>;
 struct Compiled {
     std::vector<CompiledKernel> kernels;
     std::vector<std::vector<LayerKernels>> choice; // [target][layer]
-    std::vector<OutputFile> files;                // in the order they should appear in the output folder
+    std::vector<OutputFile> files;                 // in the order they should appear in the output folder
     double seconds = 0;
 };
 

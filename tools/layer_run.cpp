@@ -55,8 +55,7 @@ void LayerRun::resize_workspace() {
     std::size_t forward = 0, training = 0;
     if (config_.directions & QCONV_FORWARD)
         check(qconv_layer_workspace_size(layer_.get(), data_.batch, data_.width, &forward), what_);
-    if (trains())
-        check(qconv_layer_training_workspace_size(layer_.get(), data_.batch, data_.width, &training), what_);
+    if (trains()) check(qconv_layer_training_workspace_size(layer_.get(), data_.batch, data_.width, &training), what_);
     workspace_bytes_ = std::max({forward, training, std::size_t{1}});
     workspace_.reset(static_cast<std::byte *>(::operator new(workspace_bytes_, kWorkspaceAlignment)));
 }
@@ -78,8 +77,8 @@ void LayerRun::backward(Gradients wanted) {
     const float *x = saved() == QCONV_SAVES_INPUT ? data_.x.data() : nullptr;
     check(qconv_layer_backward(layer_.get(), x, state_.data(), state_bytes(), data_.grad_output.data(), data_.batch,
                                data_.width, wanted.input ? grad_input_.data() : nullptr,
-                               wanted.weight ? grad_weight_.data() : nullptr,
-                               wanted.bias ? grad_bias_.data() : nullptr, workspace_.get(), workspace_bytes_),
+                               wanted.weight ? grad_weight_.data() : nullptr, wanted.bias ? grad_bias_.data() : nullptr,
+                               workspace_.get(), workspace_bytes_),
           what_);
 }
 

@@ -106,7 +106,9 @@ void add_list_command(CLI::App &app) {
     command->add_option("--op", options->op, "Kernels of one op only: " + join(op_options()))
         ->check(CLI::IsMember(op_options()));
     command->add_flag("--json", options->json, "Print JSON");
-    command->footer("Examples:\n  qconvc list\n  qconvc list targets\n  qconvc list kernels --op grad-input\n  qconvc list kernels --json");
+    command->footer(
+        "Examples:\n  qconvc list\n  qconvc list targets\n  qconvc list kernels --op grad-input\n  qconvc list kernels "
+        "--json");
     command->callback([options] {
         if (!options->op.empty()) {
             if (!options->what.empty() && options->what != "kernels")

@@ -29,9 +29,8 @@ void compare(const reference::Expected &expected, const std::vector<float> &got,
         if (over <= 0 || over <= worst) continue;
         worst = std::isnan(over) ? INFINITY : over;
         const int64_t row = place / length;
-        verdict.problem = fmt::format("{}[{}, {}, {}] is {:g}; it must be {:g} within {:.3g}", name,
-                                      row / middle, row % middle, place % length, value, expected.y[i],
-                                      expected.tolerance[i]);
+        verdict.problem = fmt::format("{}[{}, {}, {}] is {:g}; it must be {:g} within {:.3g}", name, row / middle,
+                                      row % middle, place % length, value, expected.y[i], expected.tolerance[i]);
     }
 }
 
@@ -120,8 +119,8 @@ Verdict Oracle::check(const LayerRun &run, qconv_op op) {
             break;
         case QCONV_OP_GRAD_WEIGHT:
             if (!run.grad_bias().empty()) {
-                const reference::Expected bias = reference::expect_grad_bias(config_, data_.grad_output.data(),
-                                                                             data_.batch, data_.width);
+                const reference::Expected bias =
+                    reference::expect_grad_bias(config_, data_.grad_output.data(), data_.batch, data_.width);
                 compare(bias, run.grad_bias(), {}, "grad_bias", config_.out_channels, 1, verdict);
             }
             compare(s.expected, run.grad_weight(), s.places, "grad_weight", config_.in_channels / config_.groups,

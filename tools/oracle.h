@@ -1,4 +1,5 @@
-// Results of a layer beside the plain loops of tests/support/reference.h, sampled where all of them would take too long.
+// Results of a layer beside the plain loops of tests/support/reference.h, sampled where all of them would take too
+// long.
 #pragma once
 
 #include <cstdint>

@@ -13,7 +13,7 @@ public:
 
     /// One value in ten is a special one, +-`threshold` among them; the others are uniform in [-2, 2).
     std::vector<float> tensor(int64_t size, float threshold = 1) {
-        const std::array<float, 11> special = {0.0f, -0.0f, 1.0f,  -1.0f,  0.5f,      -0.5f,
+        const std::array<float, 11> special = {0.0f, -0.0f,  1.0f,    -1.0f,     0.5f,      -0.5f,
                                                2.0f, 1e-30f, -1e-30f, threshold, -threshold};
         std::vector<float> values(static_cast<std::size_t>(size));
         for (float &v : values) {

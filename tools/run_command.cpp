@@ -69,7 +69,8 @@ Outputs wanted_outputs(const Options &o, const LayerSpec &layer) {
         for (const auto &[given, option] : {std::pair{outputs.grad_input, "--grad-input"},
                                             {outputs.grad_weight, "--grad-weight"},
                                             {outputs.grad_bias, "--grad-bias"}})
-            if (given) throw InputError(fmt::format("{}: needs --grad-output, the gradient of the layer's output", option));
+            if (given)
+                throw InputError(fmt::format("{}: needs --grad-output, the gradient of the layer's output", option));
         if (!outputs.y) throw InputError("nothing to write: give --output, or --grad-output and a gradient to write");
     } else if (!outputs.gradients()) {
         throw InputError("--grad-output: give --grad-input, --grad-weight or --grad-bias to write");
@@ -196,24 +197,23 @@ void run(const Options &options) {
     force(QCONV_OP_GRAD_WEIGHT, options.grad_weight_kernel);
     if (options.threads > 0) check(qconv_set_num_threads(options.threads), "--threads");
 
-    LayerRun layer(config, data, fmt::format("{}: layer '{}' ({})", options.layer, spec.name, options.input));
+    LayerRun layer(config, data, fmt::format("{}: layer '{}' with {}", options.layer, spec.name, options.input));
     std::vector<Timed> times;
     const auto time = [&](qconv_op op, const std::function<void()> &call) {
         times.push_back({op, least_seconds(options.repeat, call)});
     };
     if (outputs.gradients()) {
-        data.grad_output = read_tensor(options.grad_output, "--grad-output",
-                                       {{"batch", data.batch},
-                                        {"out_channels", config.out_channels},
-                                        {"width_out", layer.width_out()}})
-                               .data;
+        data.grad_output =
+            read_tensor(
+                options.grad_output, "--grad-output",
+                {{"batch", data.batch}, {"out_channels", config.out_channels}, {"width_out", layer.width_out()}})
+                .data;
         time(QCONV_OP_FORWARD, [&] { layer.forward_training(); });
         if (outputs.grad_input)
             time(QCONV_OP_GRAD_INPUT, [&] { layer.backward({.input = true, .weight = false, .bias = false}); });
         if (config.directions & QCONV_GRAD_WEIGHT)
-            time(QCONV_OP_GRAD_WEIGHT, [&] {
-                layer.backward({.input = false, .weight = outputs.grad_weight, .bias = outputs.grad_bias});
-            });
+            time(QCONV_OP_GRAD_WEIGHT,
+                 [&] { layer.backward({.input = false, .weight = outputs.grad_weight, .bias = outputs.grad_bias}); });
     } else {
         time(QCONV_OP_FORWARD, [&] { layer.forward(); });
     }

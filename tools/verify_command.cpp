@@ -32,21 +32,11 @@ struct Options {
 };
 
 Json to_json(const VerifyResult &r) {
-    return {{"layer", r.layer},
-            {"description", r.description},
-            {"target", r.target},
-            {"direction", r.direction},
-            {"kernel", r.kernel},
-            {"path", r.path},
-            {"pass", r.problem.empty()},
-            {"problem", r.problem},
-            {"batch", r.batch},
-            {"width", r.width},
-            {"width_out", r.width_out},
-            {"checked", r.checked},
-            {"values", r.total},
-            {"max_error", r.max_error},
-            {"tolerance", r.max_tolerance}};
+    return {{"layer", r.layer},          {"description", r.description}, {"target", r.target},
+            {"direction", r.direction},  {"kernel", r.kernel},           {"path", r.path},
+            {"pass", r.problem.empty()}, {"problem", r.problem},         {"batch", r.batch},
+            {"width", r.width},          {"width_out", r.width_out},     {"checked", r.checked},
+            {"values", r.total},         {"max_error", r.max_error},     {"tolerance", r.max_tolerance}};
 }
 
 /// What a child reports, one JSON object a line: {"starting": layer}, a result, or {"error": text, "code": exit code}.
@@ -184,14 +174,10 @@ void verify(Options &options) {
     }
     const std::size_t passed = results.size() - failed;
     if (options.json) {
-        const Json json = {{"layers", options.layers},
-                           {"direction", options.direction},
-                           {"kernels", options.kernels},
-                           {"seed", options.settings.seed},
-                           {"passed", passed},
-                           {"failed", failed},
-                           {"sampled", sampled},
-                           {"results", results}};
+        const Json json = {{"layers", options.layers},   {"direction", options.direction},
+                           {"kernels", options.kernels}, {"seed", options.settings.seed},
+                           {"passed", passed},           {"failed", failed},
+                           {"sampled", sampled},         {"results", results}};
         fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
     } else {
         fmt::print("{} passed, {} failed ({}, {}, direction {}, {} kernels, seed {})\n", passed, failed,
@@ -230,8 +216,9 @@ void add_verify_command(CLI::App &app) {
         ->capture_default_str();
     command->add_option("--weight-quantization", options->weight, "Of a .csv's quantized layers")
         ->capture_default_str();
-    command->add_option("--threshold", options->threshold,
-                        "gradient_cancellation_threshold of a .csv's QConv1d layers: a number >= 0, or none")
+    command
+        ->add_option("--threshold", options->threshold,
+                     "gradient_cancellation_threshold of a .csv's QConv1d layers: a number >= 0, or none")
         ->capture_default_str();
     command->add_option("--seed", options->settings.seed, "Seed of the random data")->capture_default_str();
     command->add_option("--batch", options->settings.batch, "Batch; default: the file's, else 2")
