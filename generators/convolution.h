@@ -1,6 +1,9 @@
 // What every convolution generator shares: the shape constants of a specialised kernel.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "Halide.h"
 
 namespace qconv {
@@ -33,6 +36,7 @@ protected:
     /// Output position, output channel in its group, group, batch entry; padded input position; channel in its group.
     Halide::Var w{"w"}, o{"o"}, g{"g"}, n{"n"}, p{"p"}, c{"c"};
 
+    virtual Expr stride() const = 0;
     bool specialised() const { return in_channels > 0; }
     bool is_unit_stride() const { return unit_stride || (specialised() && stride_by == 1); }
 
@@ -41,6 +45,45 @@ protected:
         return specialised() ? Expr(layer_size / groups.value()) : dynamic;
     }
     Expr constant_or(int constant, const Expr &dynamic) const { return specialised() ? Expr(constant) : dynamic; }
+
+    std::vector<Halide::Func> tap_tables; ///< filled by reach()
+
+    /// Splits positions by stride phase, so that neighbouring outputs read neighbouring elements whatever the stride:
+    /// phased(q, f, ...) = source(q * stride + f, ...). `rest` are the source's further coordinates.
+    Halide::Func by_phase(Halide::Func source, const std::vector<Halide::Var> &rest, const std::string &name) const {
+        Halide::Func phased(name);
+        Halide::Var f("f");
+        std::vector<Halide::Var> to{p, f};
+        std::vector<Expr> from{p * stride() + f};
+        for (const Halide::Var &v : rest)
+            to.push_back(v), from.push_back(v);
+        phased(to) = source(from);
+        return phased;
+    }
+
+    /// Coordinates, for a Func split by by_phase (or, with unit stride, the source itself), of the element that lies
+    /// `step` * `distance` positions after output `at`'s first; 0 <= step < `steps`.
+    std::vector<Expr> reach(const Expr &at, const Expr &step, const Expr &distance, const Expr &steps,
+                            const std::vector<Expr> &rest) {
+        std::vector<Expr> to;
+        if (is_unit_stride()) {
+            to = {at + step * distance};
+        } else {
+            if (tap_tables.empty()) {
+                // Divisions, once a call instead of once a step.
+                Halide::Func column("tap_column"), offset_in_phase("tap_phase");
+                Halide::Var k("k");
+                column(k) = k * distance / stride();
+                offset_in_phase(k) = k * distance % stride();
+                tap_tables = {column, offset_in_phase};
+            }
+            const Expr last = (steps - 1) * distance / stride();
+            to = {at + Halide::unsafe_promise_clamped(tap_tables[0](step), 0, last),
+                  Halide::unsafe_promise_clamped(tap_tables[1](step), 0, stride() - 1)};
+        }
+        to.insert(to.end(), rest.begin(), rest.end());
+        return to;
+    }
 
     /// Buffers start at 0; a tensor's channels and groups are known in a specialised kernel. `channels` of the layer.
     template <class Buffer>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "Halide.h"
+#include "convolution.h"
 #include "qconv/layout.h"
 #include "quantizers.h"
 #include "schedules/schedule.h"
@@ -11,29 +12,18 @@ namespace qconv {
 /// Base of the forward generators. The inputs are those of ForwardArg, in its order; layout.h documents each.
 /// `Weight` and `Offset` are the path's buffer types.
 template <class Self, class Weight, class Offset>
-class ForwardGenerator : public Halide::Generator<Self> {
-    using Base = Halide::Generator<Self>;
+class ForwardGenerator : public ConvolutionGenerator<Self> {
+    using Base = ConvolutionGenerator<Self>;
 
 protected:
-    using Expr = Halide::Expr;
+    using typename Base::Expr;
     template <class T>
     using Input = typename Base::template Input<T>;
     template <class T>
     using Output = typename Base::template Output<T>;
+    using Base::c, Base::g, Base::n, Base::o, Base::p, Base::w, Base::is_unit_stride, Base::specialised;
 
 public:
-    // Shape constants; 0 leaves a size dynamic. Counted over the whole layer, as in the layer file.
-    Halide::GeneratorParam<int> in_channels{"in_channels", 0};
-    Halide::GeneratorParam<int> out_channels{"out_channels", 0};
-    Halide::GeneratorParam<int> kernel_taps{"kernel_size", 0};
-    Halide::GeneratorParam<int> stride_by{"stride", 0};
-    Halide::GeneratorParam<int> dilation_by{"dilation", 0};
-    Halide::GeneratorParam<int> groups{"groups", 0};
-    // Layout, as in qconv_kernel.
-    Halide::GeneratorParam<bool> unit_stride{"unit_stride", false};
-    Halide::GeneratorParam<int> out_block{"out_block", 1};
-    Halide::GeneratorParam<int> width_block{"width_block", 1};
-
     Input<Halide::Buffer<float, 4>> x{"x"};
     Input<Weight> weight{"weight"};
     Input<Offset> offset{"offset"};
@@ -61,17 +51,12 @@ public:
     Output<Halide::Buffer<float, 4>> y{"y"};
 
 protected:
-    /// Output position, output channel in its group, group, batch entry; padded input position; channel in its group.
-    Halide::Var w{"w"}, o{"o"}, g{"g"}, n{"n"}, p{"p"}, c{"c"};
-
-    bool specialised() const { return in_channels > 0; }
-    Expr channels() const { return specialised() ? Expr(in_channels.value() / groups.value()) : x.dim(1).extent(); }
-    Expr outputs() const { return specialised() ? Expr(out_channels.value() / groups.value()) : y.dim(1).extent(); }
-    Expr kernel_size() const { return specialised() ? Expr(int(kernel_taps)) : Expr(kernel_size_in); }
-    Expr dilation() const { return specialised() ? Expr(int(dilation_by)) : Expr(dilation_in); }
-    Expr stride() const {
-        if (unit_stride) return 1;
-        return specialised() ? Expr(int(stride_by)) : Expr(stride_in);
+    Expr channels() const { return this->group_size(this->in_channels, x.dim(1).extent()); }
+    Expr outputs() const { return this->group_size(this->out_channels, y.dim(1).extent()); }
+    Expr kernel_size() const { return this->constant_or(this->kernel_taps, kernel_size_in); }
+    Expr dilation() const { return this->constant_or(this->dilation_by, dilation_in); }
+    Expr stride() const override {
+        return this->is_unit_stride() ? Expr(1) : this->constant_or(this->stride_by, stride_in);
     }
     Expr width() const { return x.dim(0).extent(); }
 
@@ -81,55 +66,15 @@ protected:
         return x(Halide::clamp(Halide::likely(at - pad_left), 0, width() - 1), channel, g, n);
     }
 
-    std::vector<Halide::Func> tap_tables; ///< filled by reach()
-
     /// Fills the part of a schedule's stages that every path has.
     void fill(schedules::OutputStages &stages, const std::vector<Halide::Func> &input,
               const std::vector<Expr> &first_stage_cases) const {
         stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
-        stages.tile_width = tile_width, stages.width_block = width_block;
+        stages.tile_width = tile_width, stages.width_block = this->width_block;
         stages.input = input, stages.first_stage_cases = first_stage_cases;
-        stages.tap_tables = tap_tables;
+        stages.tap_tables = this->tap_tables;
         if (!is_unit_stride() && !specialised()) stages.phase_cases = {stride() == 2};
     }
-
-    /// Splits positions by stride phase, so that neighbouring outputs read neighbouring elements whatever the stride:
-    /// phased(q, f, ...) = source(q * stride + f, ...). `rest` are the source's further coordinates.
-    Halide::Func by_phase(Halide::Func source, const std::vector<Halide::Var> &rest, const std::string &name) const {
-        Halide::Func phased(name);
-        Halide::Var f("f");
-        std::vector<Halide::Var> to{p, f};
-        std::vector<Expr> from{p * stride() + f};
-        for (const Halide::Var &v : rest)
-            to.push_back(v), from.push_back(v);
-        phased(to) = source(from);
-        return phased;
-    }
-
-    /// Coordinates, for a Func split by by_phase (or, with unit stride, the source itself), of the element that lies
-    /// `step` * `distance` positions after output `at`'s first; 0 <= step < `steps`.
-    std::vector<Expr> reach(const Expr &at, const Expr &step, const Expr &distance, const Expr &steps,
-                            const std::vector<Expr> &rest) {
-        std::vector<Expr> to;
-        if (is_unit_stride()) {
-            to = {at + step * distance};
-        } else {
-            if (tap_tables.empty()) {
-                // Divisions, once a call instead of once a step.
-                Halide::Func column("tap_column"), offset_in_phase("tap_phase");
-                Halide::Var k("k");
-                column(k) = k * distance / stride();
-                offset_in_phase(k) = k * distance % stride();
-                tap_tables = {column, offset_in_phase};
-            }
-            const Expr last = (steps - 1) * distance / stride();
-            to = {at + Halide::unsafe_promise_clamped(tap_tables[0](step), 0, last),
-                  Halide::unsafe_promise_clamped(tap_tables[1](step), 0, stride() - 1)};
-        }
-        to.insert(to.end(), rest.begin(), rest.end());
-        return to;
-    }
-    bool is_unit_stride() const { return unit_stride || (specialised() && stride_by == 1); }
 
     /// The input of the float paths, quantized and padded, at padded position p and channel c; channels past the last
     /// are 0. The quantizer is (1 - mix) * quantizer + mix * next.
@@ -179,8 +124,8 @@ protected:
         for (int d = 0; d < 3; d++)
             edge.dim(d).set_min(0);
         if (specialised()) {
-            x.dim(1).set_extent(channels()), x.dim(2).set_extent(int(groups));
-            y.dim(1).set_extent(outputs()), y.dim(2).set_extent(int(groups));
+            x.dim(1).set_extent(channels()), x.dim(2).set_extent(int(this->groups));
+            y.dim(1).set_extent(outputs()), y.dim(2).set_extent(int(this->groups));
         }
     }
 };

@@ -1,5 +1,5 @@
-// What the grad_input generators share: inputs, shape facts, the zero-padded gradient, the factor of the straight-through
-// estimator, and the result. Formulas in layout.h.
+// What the grad_input generators share: inputs, shape facts, the zero-padded gradient, the factor of the
+// straight-through estimator, and the result. Formulas in layout.h.
 #pragma once
 
 #include "Halide.h"
@@ -52,7 +52,9 @@ protected:
     Expr channels() const { return this->group_size(this->in_channels, grad_input.dim(2).extent()); }
     Expr outputs() const { return this->group_size(this->out_channels, grad_output.dim(1).extent()); }
     Expr kernel_size() const { return this->constant_or(this->kernel_taps, tap_shift.dim(0).extent()); }
-    Expr stride() const { return this->is_unit_stride() ? Expr(1) : this->constant_or(this->stride_by, stride_in); }
+    Expr stride() const override {
+        return this->is_unit_stride() ? Expr(1) : this->constant_or(this->stride_by, stride_in);
+    }
     Expr width() const { return x.dim(0).extent(); }
 
     /// padded(p, o, g, n): gy, and 0 past both of its ends and past the last output channel.
@@ -140,8 +142,8 @@ private:
         const Expr mixed = select(mix == 0.0f, first, second * mix + first * (1.0f - mix));
         const Expr unlimited = strict_float(threshold != threshold); // NaN: no threshold
         const Expr from_input = select(unlimited || strict_float(abs(v) <= threshold), mixed, 0.0f);
-        factor(i, c, g, n) = select(factor_kind == int(Surrogate::One), 1.0f, from_state(),
-                                    cast<float>(passes(i, c, g, n)), from_input);
+        factor(i, c, g, n) =
+            select(factor_kind == int(Surrogate::One), 1.0f, from_state(), cast<float>(passes(i, c, g, n)), from_input);
     }
 };
 

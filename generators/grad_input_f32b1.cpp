@@ -1,5 +1,5 @@
-// grad_input of binary weights by table lookup: as forward_f32b1, with the gradient in place of the input, and input and
-// output channels exchanged.
+// grad_input of binary weights by table lookup: as forward_f32b1, with the gradient in place of the input, and input
+// and output channels exchanged.
 #include "grad_input.h"
 #include "lookup.h"
 

@@ -60,7 +60,7 @@ protected:
     Expr outputs() const { return group_size(this->out_channels, grad_weight.dim(2).extent()); }
     Expr kernel_size() const { return constant_or(this->kernel_taps, kernel_size_in); }
     Expr dilation() const { return constant_or(this->dilation_by, dilation_in); }
-    Expr stride() const { return this->is_unit_stride() ? Expr(1) : constant_or(this->stride_by, stride_in); }
+    Expr stride() const override { return this->is_unit_stride() ? Expr(1) : constant_or(this->stride_by, stride_in); }
     Expr width() const { return x.dim(0).extent(); }
     Expr width_out() const { return grad_output.dim(0).extent(); }
     Expr batch() const { return grad_output.dim(3).extent(); }
@@ -73,17 +73,42 @@ protected:
     /// gy with its tail filled up by zeros, so that whole blocks of positions and outputs may be summed.
     Expr gradient(const Expr &at, const Expr &output) const {
         const Expr known = Halide::likely(at < width_out()) && Halide::likely(output < outputs());
-        return Halide::select(known, grad_output(Halide::clamp(Halide::likely(at), 0, width_out() - 1),
-                                                 Halide::clamp(Halide::likely(output), 0, outputs() - 1), g, n),
+        return Halide::select(known,
+                              grad_output(Halide::clamp(Halide::likely(at), 0, width_out() - 1),
+                                          Halide::clamp(Halide::likely(output), 0, outputs() - 1), g, n),
                               0.0f);
     }
 
     /// signs(i, c, g, n): 1 where x was +1, else 0.
     Halide::Func unpack_signs() const {
         Halide::Func signs("signs");
-        const Expr word = state(p / 32, 0, Halide::min(c, channels() - 1), g, n);
-        signs(p, c, g, n) = Halide::cast<uint8_t>((word >> Halide::cast<uint32_t>(p % 32)) & 1u);
+        const Expr word =
+            state(Halide::clamp(p / 32, 0, state.dim(0).extent() - 1), 0, Halide::min(c, channels() - 1), g, n);
+        // The float paths come here with an input instead of a state too: the words are then not read.
+        signs(p, c, g, n) =
+            Halide::select(from_state(), Halide::cast<uint8_t>((word >> Halide::cast<uint32_t>(p % 32)) & 1u),
+                           Halide::cast<uint8_t>(0));
         return signs;
+    }
+
+    /// The input of the float paths, quantized and padded, at padded position p; 0 past the last channel.
+    Halide::Func float_input(const Halide::Func &signs) const {
+        using Halide::select;
+        const Expr channel = Halide::min(c, channels() - 1);
+        const Expr v = x(position(p), channel, g, n);
+        const Expr first = quantizers::forward(quantizer, v, levels, divisor);
+        const Expr second = quantizers::forward(next, v, next_levels, next_divisor);
+        const Expr mixed = select(mix == 0.0f, first, second * mix + first * (1.0f - mix));
+        const Expr sign = select(signs(position(p), channel, g, n) != 0, 1.0f, -1.0f);
+        const Expr value = select(from_state(), sign, mixed);
+        Halide::Func padded("padded");
+        padded(p, c, g, n) = select(c < channels(), select(Halide::likely(inside(p)), value, pad_value), 0.0f);
+        return padded;
+    }
+    /// Cases of float_input worth code of their own.
+    std::vector<Expr> float_input_cases() const {
+        return {from_state(), quantizer == QCONV_IDENTITY && mix == 0.0f,
+                quantizer != QCONV_WEIGHTDOREFA && next != QCONV_WEIGHTDOREFA};
     }
 
     /// The derivative of the weight quantizer at weight (k, c, o, g).
@@ -94,6 +119,15 @@ protected:
         const Expr mixed = Halide::select(weight_mix == 0.0f, first, second * weight_mix + first * (1.0f - weight_mix));
         return Halide::select(weight_factor == int(Surrogate::One), 1.0f, mixed);
     }
+    /// Fills the part of a schedule's stages that every form has.
+    void fill(schedules::GradWeightStages &stages) const {
+        stages.grad_weight = grad_weight;
+        stages.k = k, stages.c = c, stages.o = o, stages.g = g, stages.n = n, stages.p = p, stages.w = this->w;
+        stages.tile_channels = tile_channels, stages.out_block = this->out_block;
+        stages.cases = {needs_no_weight()};
+    }
+
+    Expr from_state() const { return source == int(Surrogate::FromState); }
     Expr needs_no_weight() const { return weight_factor == int(Surrogate::One); }
 
     void describe_buffers() {
@@ -101,12 +135,8 @@ protected:
         this->describe_tensor(x, 1, this->in_channels);
         this->describe_tensor(state, 2, this->in_channels);
         state.dim(1).set_extent(2);
-        for (auto *buffer : {&weight}) {
-            for (int d = 0; d < 4; d++)
-                buffer->dim(d).set_min(0);
-        }
         for (int d = 0; d < 4; d++)
-            grad_weight.dim(d).set_min(0);
+            weight.dim(d).set_min(0), grad_weight.dim(d).set_min(0);
         if (specialised()) {
             grad_weight.dim(0).set_extent(kernel_size()), weight.dim(0).set_extent(kernel_size());
             grad_weight.dim(1).set_extent(channels()), weight.dim(1).set_extent(channels());

@@ -1,6 +1,7 @@
 // grad_weight of binary inputs by table lookup. For every group of G = table_channels neighbouring output positions a
-// table holds, for each output channel, the 2^G signed sums of their gradients; each input channel and tap then adds the
-// one entry that the signs of its G inputs choose: G multiply-accumulates an addition, over a vector of output channels.
+// table holds, for each output channel, the 2^G signed sums of their gradients; each input channel and tap then adds
+// the one entry that the signs of its G inputs choose: G multiply-accumulates an addition, over a vector of output
+// channels.
 #include "grad_weight.h"
 #include "lookup.h"
 
@@ -20,8 +21,8 @@ public:
 
         transposed(o, w, g, n) = gradient(w, o);
         Var q("q"); // group of positions
-        lookup = build_table(positions, {o}, j, {q, g, n},
-                             [&](int b) { return transposed(o, q * positions + b, g, n); });
+        lookup =
+            build_table(positions, {o}, j, {q, g, n}, [&](int b) { return transposed(o, q * positions + b, g, n); });
 
         // index(p, ...): the signs at p and at the positions that the next outputs see, as a table entry.
         signs = unpack_signs();
@@ -46,14 +47,12 @@ public:
     void schedule() {
         if (using_autoscheduler()) return;
         schedules::GradWeightLookupStages stages;
-        stages.grad_weight = grad_weight;
-        stages.k = k, stages.c = c, stages.o = o, stages.g = g, stages.p = p, stages.w = w;
-        stages.tile_channels = tile_channels, stages.out_block = out_block;
-        stages.cases = {needs_no_weight()};
+        fill(stages);
         stages.transposed = transposed, stages.signs = signs, stages.padded = padded, stages.index = index;
         stages.table = lookup.table, stages.halves = lookup.halves, stages.entry = j;
         stages.table_entries = 1 << table_channels;
-        stages.acc = acc, stages.tables = table_number, stages.chunk = chunk, stages.tile = tile, stages.sample = sample;
+        stages.acc = acc, stages.tables = table_number, stages.chunk = chunk, stages.tile = tile,
+        stages.sample = sample;
         stages.outside = outside;
         schedules::apply(stages, context());
     }

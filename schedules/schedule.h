@@ -70,8 +70,8 @@ struct GradInputStages {
     int width_block = 1;     ///< columns computed together
     /// padded(p, o, g, n): wanted once per task.
     Halide::Func padded;
-    /// passes(i, c, g, n), bytes from words of 32 positions, and factor(i, c, g, n), with cases worth code of their own:
-    /// wanted once for each channel of a strip.
+    /// passes(i, c, g, n), bytes from words of 32 positions, and factor(i, c, g, n), with cases worth code of their
+    /// own: wanted once for each channel of a strip.
     Halide::Func passes, factor;
     std::vector<Halide::Expr> passes_cases, factor_cases;
     /// acc(column, phase, c, g, n): the sums.
@@ -95,26 +95,29 @@ struct GradInputLookupStages : GradInputStages {
     Halide::RVar taps, tables, chunks;
 };
 
-/// What grad_weight has in either form: grad_weight(k, c, o, g). One task: out_block output channels and tile_channels
-/// input channels of a group; the sums over positions and batch are made within it.
+/// What grad_weight has in every form: grad_weight(k, c, o, g). The sums over positions and batch are made within a
+/// task.
 struct GradWeightStages {
     Halide::Func grad_weight;
-    Halide::Var k, c, o, g, p, w;
-    Halide::Expr tile_channels;
-    int out_block = 1;
+    Halide::Var k, c, o, g, n, p, w;
+    Halide::Expr tile_channels; ///< input channels per task
+    int out_block = 1;          ///< output channels per task
     /// Conditions worth code of their own for the result.
     std::vector<Halide::Expr> cases;
-    /// acc(o, k, c, g): one update over `tile` tiles of positions of every `sample`, and the reductions below.
+    /// acc over (k, c, o, g), in some order: one update over `tile` tiles of positions of every `sample`, and more.
     Halide::Func acc;
     Halide::RVar tile, sample;
+    /// The input at padded positions, signs(p, c, g, n) in bytes and padded(p, c, g, n), with cases for the latter.
+    Halide::Func signs, padded;
+    std::vector<Halide::Expr> padded_cases;
 };
 
-/// grad_weight by table lookup.
+/// grad_weight by table lookup: acc(o, k, c, g).
 struct GradWeightLookupStages : GradWeightStages {
     /// gy as transposed(o, w, g, n), wanted once per tile.
     Halide::Func transposed;
-    /// The input as signs, padded and, as table entries, index, all (p, c, g, n) in bytes: wanted once per call.
-    Halide::Func signs, padded, index;
+    /// padded as table entries, index(p, c, g, n) in bytes: wanted once per call.
+    Halide::Func index;
     /// table(o, entry, group of positions, g, n), and the two half sums it adds; wanted once per `chunk` of `tables`.
     Halide::Func table;
     std::vector<Halide::Func> halves;
@@ -125,11 +128,44 @@ struct GradWeightLookupStages : GradWeightStages {
     Halide::Func outside;
 };
 
+/// grad_weight by multiply-accumulate along output channels: acc(o, k, c, g) adds up part(o, k, c, g, tile, n), whose
+/// update runs over `positions`, for tap_block taps and channel_block input channels together.
+struct GradWeightSumStages : GradWeightStages {
+    Halide::Func transposed; ///< transposed(o, w, g, n), wanted once per tile
+    Halide::Func part;
+    Halide::RVar positions;
+    int channel_block = 1, tap_block = 1;
+};
+
+/// grad_weight by multiply-accumulate along positions: acc(k, c, o, g) adds up, over `lane`, the vectors of width_block
+/// sums part(lane, k, c, o, g, tile, n), whose update runs over `vectors`, for tap_block taps together.
+struct GradWeightRowStages : GradWeightStages {
+    Halide::Func rows; ///< rows(w, o, g, n): gy, wanted once per tile
+    /// padded split by stride phase (undefined: none), and small tables indexed by tap, wanted once per call.
+    Halide::Func phased;
+    std::vector<Halide::Func> tap_tables;
+    Halide::Func part;
+    Halide::RVar vectors, lane;
+    int tap_block = 1, width_block = 1;
+};
+
+/// The state saved for backward: state(word, plane, c, g, n), with cases worth code of their own, from `joined`, whose
+/// one update joins the `bits` of a word.
+struct StateStages {
+    Halide::Func state, joined;
+    Halide::Var word, plane, c, g, n;
+    Halide::RVar bits;
+    std::vector<Halide::Expr> cases;
+};
+
 /// Schedules every stage for the generator's target.
 void apply(const ForwardStages &stages, const Halide::GeneratorContext &context);
 void apply(const LookupStages &stages, const Halide::GeneratorContext &context);
 void apply(const GradInputSumStages &stages, const Halide::GeneratorContext &context);
 void apply(const GradInputLookupStages &stages, const Halide::GeneratorContext &context);
 void apply(const GradWeightLookupStages &stages, const Halide::GeneratorContext &context);
+void apply(const GradWeightSumStages &stages, const Halide::GeneratorContext &context);
+void apply(const GradWeightRowStages &stages, const Halide::GeneratorContext &context);
+void apply(const StateStages &stages, const Halide::GeneratorContext &context);
 
 } // namespace qconv::schedules

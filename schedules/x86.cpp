@@ -195,11 +195,7 @@ void apply(const GradInputSumStages &s, const GeneratorContext &context) {
         .vectorize(s.column, lanes)
         .unroll(s.column)
         .unroll(s.c);
-    acc.update()
-        .reorder(s.column, s.c, s.taps, s.rows)
-        .vectorize(s.column, lanes)
-        .unroll(s.column)
-        .unroll(s.c);
+    acc.update().reorder(s.column, s.c, s.taps, s.rows).vectorize(s.column, lanes).unroll(s.column).unroll(s.c);
 }
 
 void apply(const GradInputLookupStages &s, const GeneratorContext &context) {
@@ -211,11 +207,7 @@ void apply(const GradInputLookupStages &s, const GeneratorContext &context) {
     acc.compute_at(loops.strip).bound_extent(s.column, s.width_block).vectorize(s.column, lanes).unroll(s.column);
     acc.update().reorder(s.column, s.phase, s.c, s.chunks).vectorize(s.column, lanes).unroll(s.column);
     part.compute_at(acc, s.phase).vectorize(s.column, lanes).unroll(s.column);
-    part.update()
-        .reorder(s.column, s.tables, s.taps)
-        .vectorize(s.column, lanes)
-        .unroll(s.column)
-        .unroll(s.tables);
+    part.update().reorder(s.column, s.tables, s.taps).vectorize(s.column, lanes).unroll(s.column).unroll(s.tables);
     table.compute_at(acc, s.chunks)
         .bound_extent(s.entry, s.table_entries)
         .vectorize(s.p, lanes, TailStrategy::RoundUp)
@@ -224,14 +216,16 @@ void apply(const GradInputLookupStages &s, const GeneratorContext &context) {
         half.compute_at(table, s.p).vectorize(s.p, lanes, TailStrategy::RoundUp).unroll(s.entry);
 }
 
-void apply(const GradWeightLookupStages &s, const GeneratorContext &context) {
-    const Target target = context.target();
-    const int lanes = target.natural_vector_size<float>();
-    const int bytes = target.natural_vector_size<uint8_t>();
+namespace {
+
+/// One task of grad_weight: out_block output channels, tile_channels input channels. Leaves the result with a loop
+/// `task`.
+Var tile_grad_weight(const GradWeightStages &s) {
     Var ob("ob"), oi("oi"), cb("cb"), ci("ci"), co("co"), task("task");
-    Func result = s.grad_weight, acc = s.acc;
-    // Written a few channels at a time, so that the sums and the rows of the result stay in L1 while they are transposed.
+    // Written a few channels at a time, so that the sums and the rows of the result stay in L1 while they are
+    // transposed.
     constexpr int transposed_channels = 8;
+    Func result = s.grad_weight;
     result.split(s.o, ob, oi, s.out_block, TailStrategy::GuardWithIf)
         .split(s.c, cb, ci, s.tile_channels, TailStrategy::GuardWithIf)
         .split(ci, co, ci, transposed_channels, TailStrategy::GuardWithIf)
@@ -241,7 +235,34 @@ void apply(const GradWeightLookupStages &s, const GeneratorContext &context) {
         .parallel(task);
     for (const Expr &condition : s.cases)
         result.specialize(condition);
+    return task;
+}
 
+/// gy(w, ...) turned to run along output channels, block by block.
+void transpose_at(Func transposed, const LoopLevel &level, const Var &w, const Var &o, int lanes) {
+    Var wi("wi");
+    transposed.compute_at(level).split(w, w, wi, lanes, TailStrategy::RoundUp).reorder(wi, o, w).vectorize(wi);
+}
+
+/// The input of the float paths, once a tile.
+void schedule_padded(const GradWeightStages &s, const LoopLevel &level, int lanes) {
+    Func signs = s.signs, padded = s.padded;
+    // Positions of 32 share a word.
+    signs.compute_at(level).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
+    padded.compute_at(level).vectorize(s.p, lanes, TailStrategy::RoundUp);
+    signs.specialize(s.padded_cases.front());
+    for (const Expr &condition : s.padded_cases)
+        padded.specialize(condition);
+}
+
+} // namespace
+
+void apply(const GradWeightLookupStages &s, const GeneratorContext &context) {
+    const Target target = context.target();
+    const int lanes = target.natural_vector_size<float>();
+    const int bytes = target.natural_vector_size<uint8_t>();
+    Func result = s.grad_weight, acc = s.acc;
+    const Var task = tile_grad_weight(s);
     acc.compute_at(result, task).bound_extent(s.o, s.out_block).vectorize(s.o, lanes).unroll(s.o);
     // Every table row, once in L1, serves all taps and channels of the task.
     acc.update()
@@ -249,7 +270,7 @@ void apply(const GradWeightLookupStages &s, const GeneratorContext &context) {
         .vectorize(s.o, lanes)
         .unroll(s.o)
         .unroll(s.tables);
-    Func table = s.table, transposed = s.transposed;
+    Func table = s.table;
     table.compute_at(acc, s.chunk)
         .bound_extent(s.entry, s.table_entries)
         .vectorize(s.o, lanes)
@@ -257,21 +278,73 @@ void apply(const GradWeightLookupStages &s, const GeneratorContext &context) {
         .unroll(s.entry);
     for (Func half : s.halves)
         half.compute_at(table, half.args()[2]).vectorize(s.o, lanes).unroll(s.o).unroll(s.entry);
-    Var wi("wi");
-    transposed.compute_at(acc, s.tile)
-        .split(s.w, s.w, wi, lanes, TailStrategy::RoundUp)
-        .reorder(wi, s.o, s.w)
-        .vectorize(wi);
+    transpose_at(s.transposed, LoopLevel(acc, s.tile), s.w, s.o, lanes);
 
     // The input's entries serve all output channels. Positions of 32 share a word.
     Func signs = s.signs, padded = s.padded, index = s.index, outside = s.outside;
-    index.compute_root().fuse(s.c, s.g, task).fuse(task, index.args()[3], task).parallel(task);
-    index.vectorize(s.p, bytes, TailStrategy::RoundUp);
-    signs.compute_at(index, task).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
-    padded.compute_at(index, task).vectorize(s.p, bytes, TailStrategy::RoundUp);
+    Var row("row");
+    index.compute_root()
+        .vectorize(s.p, bytes, TailStrategy::RoundUp)
+        .fuse(s.c, s.g, row)
+        .fuse(row, s.n, row)
+        .parallel(row);
+    signs.compute_at(index, row).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
+    padded.compute_at(index, row).vectorize(s.p, bytes, TailStrategy::RoundUp);
     outside.compute_at(result, task).vectorize(s.o, lanes);
     outside.update(0).unscheduled();
     outside.update(1).unscheduled();
+}
+
+void apply(const GradWeightSumStages &s, const GeneratorContext &context) {
+    const int lanes = context.target().natural_vector_size<float>();
+    Func result = s.grad_weight, acc = s.acc, part = s.part;
+    const Var task = tile_grad_weight(s);
+    acc.compute_at(result, task).vectorize(s.o, lanes);
+    Var cb("cb"), ci("ci"), kb("kb"), ki("ki");
+    acc.update()
+        .split(s.c, cb, ci, s.channel_block, TailStrategy::RoundUp)
+        .split(s.k, kb, ki, s.tap_block, TailStrategy::RoundUp)
+        .reorder(s.o, ki, ci, kb, cb, s.tile, s.sample)
+        .vectorize(s.o, lanes)
+        .unroll(s.o)
+        .unroll(ki)
+        .unroll(ci);
+    acc.bound_extent(s.o, s.out_block);
+    part.compute_at(acc, kb).vectorize(s.o, lanes).unroll(s.o).unroll(s.k).unroll(s.c);
+    part.update().reorder(s.o, s.k, s.c, s.positions).vectorize(s.o, lanes).unroll(s.o).unroll(s.k).unroll(s.c);
+    transpose_at(s.transposed, LoopLevel(acc, s.tile), s.w, s.o, lanes);
+    schedule_padded(s, LoopLevel(acc, s.tile), lanes);
+}
+
+void apply(const GradWeightRowStages &s, const GeneratorContext &context) {
+    const int lanes = context.target().natural_vector_size<float>();
+    Func result = s.grad_weight, acc = s.acc, part = s.part, rows = s.rows, phased = s.phased;
+    const Var task = tile_grad_weight(s);
+    Var kb("kb"), ki("ki"), l = part.args()[0];
+    acc.compute_at(result, task);
+    acc.update()
+        .split(s.k, kb, ki, s.tap_block, TailStrategy::RoundUp)
+        .reorder(s.lane, ki, kb, s.c, s.o, s.tile, s.sample)
+        .atomic()
+        .vectorize(s.lane, s.width_block)
+        .unroll(ki);
+    part.compute_at(acc, kb).vectorize(l, lanes).unroll(l).unroll(s.k);
+    part.update().reorder(l, s.k, s.vectors).vectorize(l, lanes).unroll(l).unroll(s.k);
+    rows.compute_at(acc, s.tile).vectorize(s.w, lanes, TailStrategy::RoundUp);
+    schedule_padded(s, LoopLevel(acc, s.tile), lanes);
+    if (phased.defined()) phased.compute_at(acc, s.tile).vectorize(s.p, lanes, TailStrategy::RoundUp);
+    for (Func table : s.tap_tables)
+        table.compute_root();
+}
+
+void apply(const StateStages &s, const GeneratorContext &) {
+    Func state = s.state, joined = s.joined;
+    Var row("row");
+    state.reorder(s.word, s.plane, s.c, s.g, s.n).fuse(s.c, s.g, row).fuse(row, s.n, row).parallel(row);
+    for (const Expr &condition : s.cases)
+        state.specialize(condition);
+    joined.compute_at(state, s.word).bound_storage(s.c, 1).bound_storage(s.g, 1).store_in(MemoryType::Stack);
+    joined.update().atomic().vectorize(s.bits);
 }
 
 } // namespace qconv::schedules

@@ -17,6 +17,14 @@ const std::map<std::string, qconv_path> &paths() {
     return table;
 }
 
+const std::map<std::string, qconv_op> &ops() {
+    static const std::map<std::string, qconv_op> table = {{"forward", QCONV_OP_FORWARD},
+                                                          {"grad_input", QCONV_OP_GRAD_INPUT},
+                                                          {"grad_weight", QCONV_OP_GRAD_WEIGHT},
+                                                          {"save_state", QCONV_OP_SAVE_STATE}};
+    return table;
+}
+
 /// Halide's exceptions are no std::exception; callers should not need to know.
 template <class Emit>
 void translating_errors(Emit emit) {
@@ -41,6 +49,7 @@ KernelRow parse_row(const nlohmann::json &json) {
     row.params = json.at("params").get<std::map<std::string, std::string>>();
     row.targets = json.at("targets").get<std::vector<std::string>>();
     qconv_kernel &layout = row.layout;
+    layout.op = ops().at(json.at("op").get<std::string>());
     layout.path = paths().at(json.at("path").get<std::string>());
     const bool words = layout.path == QCONV_PATH_B1B1 || layout.path == QCONV_PATH_INT8;
     layout.word_bits = words ? int_param(row, "word_bits", 32) : 0;
@@ -52,6 +61,8 @@ KernelRow parse_row(const nlohmann::json &json) {
     layout.table_channels = int_param(row, "table_channels", 0);
     layout.tables = int_param(row, "tables", 0);
     layout.out_block = int_param(row, "out_block", 1);
+    layout.tap_block = int_param(row, "tap_block", 0);
+    layout.channel_block = int_param(row, "channel_block", layout.tap_block > 0 ? 1 : 0);
     layout.width_block = int_param(row, "width_block", 1);
     layout.unit_stride = int_param(row, "unit_stride", 0);
     layout.window_sum = int_param(row, "window_sum", 0);
@@ -83,7 +94,8 @@ void emit_kernel(const KernelRow &row, const std::string &halide_target, const S
                               .with_feature(Target::NoAsserts)
                               .with_feature(Target::NoBoundsQuery);
     std::map<std::string, std::string> params = row.params;
-    if (shape.in_channels > 0) {
+    // Saving the state depends on no shape.
+    if (shape.in_channels > 0 && row.layout.op != QCONV_OP_SAVE_STATE) {
         params["in_channels"] = std::to_string(shape.in_channels);
         params["out_channels"] = std::to_string(shape.out_channels);
         params["kernel_size"] = std::to_string(shape.kernel_size);

@@ -19,6 +19,19 @@ const char *path_enumerator(qconv_path path) {
     }
 }
 
+const char *op_enumerator(qconv_op op) {
+    switch (op) {
+        case QCONV_OP_GRAD_INPUT:
+            return "QCONV_OP_GRAD_INPUT";
+        case QCONV_OP_GRAD_WEIGHT:
+            return "QCONV_OP_GRAD_WEIGHT";
+        case QCONV_OP_SAVE_STATE:
+            return "QCONV_OP_SAVE_STATE";
+        default:
+            return "QCONV_OP_FORWARD";
+    }
+}
+
 } // namespace
 
 std::string kernel_declarations(const std::vector<TableRow> &rows) {
@@ -33,14 +46,15 @@ std::string kernel_rows(const std::vector<TableRow> &rows, const std::string &in
     for (const TableRow &row : rows) {
         const qconv_kernel &k = row.layout;
         const ShapeConstants &s = row.shape;
-        text += fmt::format("{}    {{.name = \"{}\", .target = \"{}\", .path = {}, .call = {}_argv,\n", indent,
-                            row.name, row.target, path_enumerator(k.path), row.function);
+        text += fmt::format("{}    {{.name = \"{}\", .target = \"{}\", .op = {}, .path = {}, .call = {}_argv,\n",
+                            indent, row.name, row.target, op_enumerator(k.op), path_enumerator(k.path), row.function);
         text += fmt::format(
             "{}     .word_bits = {}, .element_bits = {}, .word_channels = {}, .input_planes = {},\n"
             "{}     .weight_planes = {}, .table_channels = {}, .tables = {}, .out_block = {},\n"
-            "{}     .width_block = {}, .unit_stride = {}, .window_sum = {},\n",
+            "{}     .width_block = {}, .unit_stride = {}, .window_sum = {}, .channel_block = {}, .tap_block = {},\n",
             indent, k.word_bits, k.element_bits, k.word_channels, k.input_planes, indent, k.weight_planes,
-            k.table_channels, k.tables, k.out_block, indent, k.width_block, k.unit_stride, k.window_sum);
+            k.table_channels, k.tables, k.out_block, indent, k.width_block, k.unit_stride, k.window_sum,
+            k.channel_block, k.tap_block);
         text += fmt::format(
             "{}     .in_channels = {}, .out_channels = {}, .kernel_size = {}, .stride = {}, "
             ".dilation = {},\n{}     .groups = {}}},\n",

@@ -1,0 +1,56 @@
+// grad_weight in floating point, vectors along positions: for layers with few output channels a group.
+#include "grad_weight.h"
+
+namespace qconv {
+namespace {
+
+using namespace Halide;
+
+class GradWeightRows : public GradWeightGenerator<GradWeightRows> {
+public:
+    GeneratorParam<int> tap_block{"tap_block", 8};
+
+    void generate() {
+        describe_buffers();
+        const int lanes = width_block;
+        Var l("l"), t("t");
+        rows(w, o, g, n) = gradient(w, o);
+        signs = unpack_signs();
+        padded = float_input(signs);
+        input = is_unit_stride() ? padded : by_phase(padded, {c, g, n}, "padded_by_phase");
+
+        // part sums vectors of one tile of positions in registers; acc adds up their lanes, and the tiles.
+        RDom r(0, tile_width / lanes, "r");
+        const Expr at = t * tile_width + r * lanes + l;
+        part(l, k, c, o, g, t, n) = 0.0f;
+        const Expr tap = min(k, kernel_size() - 1); // blocks of taps reach past the last
+        part(l, k, c, o, g, t, n) += rows(at, o, g, n) * input(reach(at, tap, dilation(), kernel_size(), {c, g, n}));
+        RDom all(0, lanes, 0, tiles(), 0, batch(), "all");
+        acc(k, c, o, g) = 0.0f;
+        acc(k, c, o, g) += part(all.x, k, c, o, g, all.y, all.z);
+        vectors = r.x, lane = all.x, tile = all.y, sample = all.z;
+        grad_weight(k, c, o, g) = surrogate() * acc(k, c, o, g);
+    }
+
+    void schedule() {
+        if (using_autoscheduler()) return;
+        schedules::GradWeightRowStages stages;
+        fill(stages);
+        stages.rows = rows, stages.signs = signs, stages.padded = padded;
+        stages.phased = is_unit_stride() ? Func() : input;
+        stages.tap_tables = tap_tables;
+        stages.padded_cases = float_input_cases();
+        stages.part = part, stages.vectors = vectors, stages.tap_block = tap_block, stages.width_block = width_block;
+        stages.acc = acc, stages.lane = lane, stages.tile = tile, stages.sample = sample;
+        schedules::apply(stages, context());
+    }
+
+private:
+    Func rows{"rows"}, signs, padded, input, part{"part"}, acc{"acc"};
+    RVar vectors, lane, tile, sample;
+};
+
+} // namespace
+} // namespace qconv
+
+HALIDE_REGISTER_GENERATOR(qconv::GradWeightRows, grad_weight_rows)
