@@ -72,16 +72,18 @@ def _pack(
 ) -> Layer:
     spec = layer_spec(text)
     _check_shapes(spec, weight, bias)
+    # The tensors, not only their addresses: they live until the packing is done.
     packed_from = weight.detach().contiguous()
     bias_from = None if bias is None else bias.detach().contiguous()
+    addresses = packed_from.data_ptr(), None if bias_from is None else bias_from.data_ptr()
     if layer is not None:
         layer.source = ()
         if not layer.users:
-            layer.set_weights(packed_from, bias_from)
+            layer.set_weights(*addresses)
             return layer
         # Another thread is inside the old one, which lives until that call returns.
         del entry.layers[text, directions]
-    layer = entry.layers[text, directions] = Layer(spec.config(directions), packed_from, bias_from)
+    layer = entry.layers[text, directions] = Layer(spec.config(directions), *addresses)
     if len(entry.layers) > _LAYERS_PER_WEIGHT:
         del entry.layers[next(iter(entry.layers))]
     return layer

@@ -7,6 +7,7 @@ A quantizer is a tuple of its name and its parameters:
     ("scheduled", first, next, mix): (1 - mix) * first + mix * next
 """
 
+import ctypes
 import json
 import math
 from ctypes import byref
@@ -127,7 +128,7 @@ class LayerSpec:
             for key in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups"):
                 setattr(config, key, 1)
             config.pad_left = config.pad_right = 0
-            probe = c.Layer(config, torch.ones(1))
+            probe = c.Layer(config, (ctypes.c_float * 1)(1.0))
             answer = self._saved[directions] = c.LIBRARY.qconv_layer_saved(probe.pointer)
         return answer
 
@@ -135,15 +136,30 @@ class LayerSpec:
 _texts: dict[State, str] = {}
 
 
-@torch.compiler.assume_constant_result  # A graph holds the text itself; its fields are guarded where they were read.
 def layer_text(*fields: Any) -> str:
     """The text form of LayerSpec(*fields)."""
+    if torch.compiler.is_compiling():
+        return _traced_text(_constants(fields))
     text = _texts.get(fields)
     if text is None:
         if len(_texts) >= 1024:
             _texts.clear()
         text = _texts[fields] = json.dumps(LayerSpec(*fields).to_json(), separators=(",", ":"))
     return text
+
+
+@torch.compiler.assume_constant_result  # The graph holds the text; _constants has put guards on all it is made from.
+def _traced_text(fields: State) -> str:
+    return json.dumps(LayerSpec(*fields).to_json(), separators=(",", ":"))
+
+
+def _constants(value: Any) -> Any:
+    """While torch.compile traces, numbers may be symbols. Members of a set cannot: this makes them constants, and the
+    graph is compiled anew when they change."""
+    if isinstance(value, tuple):
+        return tuple(_constants(item) for item in value)
+    (constant,) = {value}
+    return constant
 
 
 @lru_cache(maxsize=1024)

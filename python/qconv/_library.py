@@ -74,7 +74,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "qconv_version": (c_char_p, []),
     "qconv_quantizer_default": (Quantizer, [c_int]),
     "qconv_layer_config_init": (None, [POINTER(LayerConfig), c_int]),
-    "qconv_layer_config_check": (c_int, [POINTER(LayerConfig)]),
     "qconv_layer_create": (c_int, [POINTER(LayerConfig), c_void_p, c_void_p, POINTER(c_void_p)]),
     "qconv_layer_destroy": (None, [c_void_p]),
     "qconv_layer_set_weights": (c_int, [c_void_p, c_void_p, c_void_p]),
@@ -93,6 +92,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "qconv_layer_packed_bytes": (c_size_t, [c_void_p]),
     "qconv_register_generic_kernels": (c_int, []),
     "qconv_set_num_threads": (c_int, [c_int]),
+    "qconv_get_num_threads": (c_int, []),
 }
 
 # qconv_status to what Python calls it; the others are RuntimeError.
@@ -146,9 +146,10 @@ class Layer:
 
     __slots__ = ("pointer", "users", "source")
 
-    def __init__(self, config: LayerConfig, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+    def __init__(self, config: LayerConfig, weight: Any, bias: Any = None) -> None:
+        """weight and bias: addresses, or ctypes arrays."""
         pointer = c_void_p()
-        status = LIBRARY.qconv_layer_create(byref(config), weight.data_ptr(), _address(bias), byref(pointer))
+        status = LIBRARY.qconv_layer_create(byref(config), weight, bias, byref(pointer))
         self.pointer: int | None = pointer.value
         # One item for each call that is inside it now: appending and popping are atomic.
         self.users: list[None] = []
@@ -156,13 +157,9 @@ class Layer:
         self.source: tuple[Any, ...] = ()
         check(status)
 
-    def set_weights(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        check(LIBRARY.qconv_layer_set_weights(self.pointer, weight.data_ptr(), _address(bias)))
+    def set_weights(self, weight: int, bias: int | None) -> None:
+        check(LIBRARY.qconv_layer_set_weights(self.pointer, weight, bias))
 
     def __del__(self, destroy: Any = LIBRARY.qconv_layer_destroy) -> None:
         if pointer := getattr(self, "pointer", None):
             destroy(pointer)
-
-
-def _address(tensor: torch.Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

@@ -19,12 +19,12 @@ Padding = int | str | Sequence[int]
 _IDENTITY: State = ("identity",)
 
 
-def _single(name: str, value: Any) -> int:
+def _single(name: str, value: Any, least: int = 1) -> int:
     """PyTorch takes a number, or a sequence of one."""
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
         (value,) = value
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{name} is {value!r}; it must be an integer")
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value!r}; it must be an integer >= {least}")
     return value
 
 
@@ -38,13 +38,11 @@ def _resolve_padding(padding: Padding, kernel_size: int, stride: int, dilation: 
         total = dilation * (kernel_size - 1)
         return total // 2, total - total // 2
     if isinstance(padding, Sequence) and not isinstance(padding, str) and len(padding) == 2:
-        left, right = (_single("padding", side) for side in padding)
+        left, right = (_single("padding", side, 0) for side in padding)
     elif isinstance(padding, str):
         raise ValueError(f"padding is {padding!r}; it must be an integer, [left, right], 'same' or 'valid'")
     else:
-        left = right = _single("padding", padding)
-    if left < 0 or right < 0:
-        raise ValueError(f"padding is {padding!r}; it must not be negative")
+        left = right = _single("padding", padding, 0)
     return left, right
 
 
