@@ -9,6 +9,11 @@ namespace qconv::quantizers {
 
 using Halide::Expr;
 
+/// a <= b, and false of NaN: Halide turns <= into the negation of >, which NaN passes.
+inline Expr at_most(const Expr &a, const Expr &b) {
+    return Halide::strict_float(a < b) || Halide::strict_float(a == b);
+}
+
 /// -1 if v < 0, else +1; so -0.0 and NaN give +1, as in bitorch.
 inline Expr sign(const Expr &v) {
     return Halide::select(v < 0.0f, -1.0f, 1.0f);
@@ -22,7 +27,7 @@ inline Expr approxsign(const Expr &v) {
     return sign(v);
 }
 inline Expr approxsign_gradient(const Expr &v) {
-    return Halide::select(Halide::abs(v) <= 1.0f, 2.0f - 2.0f * Halide::abs(v), 0.0f);
+    return Halide::select(at_most(Halide::abs(v), 1.0f), 2.0f - 2.0f * Halide::abs(v), 0.0f);
 }
 
 /// The surrogate beta * (2 - beta*v*tanh(beta*v/2)) / (1 + cosh(beta*v)) of swishsign; its forward is sign.
@@ -39,7 +44,7 @@ inline Expr steheaviside(const Expr &v) {
     return Halide::select(v > 0.0f, 1.0f, -1.0f);
 }
 inline Expr steheaviside_gradient(const Expr &v) {
-    return Halide::select(Halide::abs(v) <= 1.0f, 1.0f, 0.0f);
+    return Halide::select(at_most(Halide::abs(v), 1.0f), 1.0f, 0.0f);
 }
 
 /// The integer level 0..levels of inputdorefa, still as a float: clamp(v, 0, 1) * levels, half to even. NaN gives 0.

@@ -1,6 +1,7 @@
 // What backward needs of the input of a layer with a sign-type input quantizer: two bits an element (layout.h).
 #include "Halide.h"
 #include "qconv/qconv.h"
+#include "quantizers.h"
 #include "schedules/schedule.h"
 
 namespace qconv {
@@ -30,8 +31,8 @@ public:
         // Not v >= 0: NaN gives +1, as bitorch has it.
         const Expr positive = select(steheaviside, strict_float(v > 0.0f), !strict_float(v < 0.0f));
         const Expr unlimited = strict_float(threshold != threshold); // NaN: no threshold
-        const Expr within =
-            (unlimited || strict_float(abs(v) <= threshold)) && (!steheaviside || strict_float(abs(v) <= 1.0f));
+        const Expr within = (unlimited || quantizers::at_most(abs(v), threshold)) &&
+                            (!steheaviside || quantizers::at_most(abs(v), 1.0f));
         const Expr known = likely(position < x.dim(0).extent());
         const Expr set = known && select(plane == 0, positive, within);
         joined(word, plane, c, g, n) = cast<uint32_t>(0);
