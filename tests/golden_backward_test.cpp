@@ -115,6 +115,39 @@ TEST_CASE("golden: the oracle gives bitorch's gradients", "[golden][backward]") 
     CHECK(compare.undefined < compare.compared / 100);
 }
 
+TEST_CASE("golden: layers give bitorch's gradients", "[golden][backward]") {
+    const Golden golden = read_golden("backward");
+    const std::vector<BackwardCase> cases = backward_cases(golden);
+    REQUIRE(cases.size() >= 120);
+    std::vector<std::string> targets = runnable_targets();
+    targets.emplace_back(); // the registry's own choice
+    GuardedTraining guarded;
+    Comparison compare;
+    for (const BackwardCase &c : cases) {
+        const ExpectedGradients expected = expect(c);
+        for (const std::string &target : targets) {
+            INFO(c.layer->name << " on " << (target.empty() ? "the best kernel" : target));
+            const std::string kernel = "@" + target;
+            qconv_layer_config config = c.layer->config;
+            config.directions = QCONV_TRAINING;
+            if (!target.empty()) config.kernel = config.grad_input_kernel = config.grad_weight_kernel = kernel.c_str();
+            qconv_layer *created = nullptr;
+            const qconv_status status = qconv_layer_create(
+                &config, c.data.weight.data(), c.data.bias.empty() ? nullptr : c.data.bias.data(), &created);
+            INFO(qconv_last_error());
+            REQUIRE(status == QCONV_OK);
+            const LayerPtr layer(created);
+            const std::string error = guarded.step(created, config, c.data, c.batch, c.width, StepOptions{});
+            CHECK(error == "");
+            if (!error.empty()) continue;
+            compare("grad_input", guarded.gradients().input, c.bitorch.input, expected.input, 2);
+            compare("grad_weight", guarded.gradients().weight, c.bitorch.weight, expected.weight, 2);
+            if (c.layer->bias) compare("grad_bias", guarded.gradients().bias, c.bitorch.bias, expected.bias, 2);
+        }
+    }
+    CHECK(compare.compared > 25'000 * static_cast<int64_t>(targets.size()));
+}
+
 TEST_CASE("golden: the oracle gives bitorch's surrogates", "[golden][backward]") {
     const Golden golden = read_golden("quantizers");
     for (size_t n = 0; n < golden.layers.size(); n++) {

@@ -41,6 +41,7 @@ public:
     const Shape &shape() const { return shape_; }
     const qconv_layer_config &config() const { return config_; }
     const TrainingData &data() const { return data_; }
+    void set_directions(uint32_t directions) { config_.directions = directions; }
 
     /// A layer for training with these kernels, or with the best ones for null. Null, with the library's message in
     /// *error, on failure.
