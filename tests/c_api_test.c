@@ -112,6 +112,97 @@ static void test_layer(void) {
     CHECK(qconv_status_name((qconv_status)99) != NULL);
 }
 
+static int sign_of_weight(const float *weight, int o, int c, int k) {
+    return weight[(o * IN + c) * KERNEL + k] >= 0 ? 1 : -1;
+}
+
+/* Output columns whose tap k reads position `at` of x, or -1. */
+static int reached_by(int at, int k) {
+    const int w = at - k + 2;
+    return w >= 0 && w < WIDTH_OUT ? w : -1;
+}
+
+/* One training step of a sign layer against plain loops: small integers again. */
+static void test_training(void) {
+    float x[BATCH * IN * WIDTH], weight[OUT * IN * KERNEL], y[BATCH * OUT * WIDTH_OUT], gy[BATCH * OUT * WIDTH_OUT];
+    float gx[BATCH * IN * WIDTH], gw[OUT * IN * KERNEL];
+    uint32_t state[BATCH * IN * 2];
+    qconv_layer_config config;
+    qconv_layer *layer = NULL;
+    size_t bytes = 0, workspace = 0;
+    int i, n, o, c, k, at, step;
+
+    for (i = 0; i < BATCH * IN * WIDTH; ++i)
+        x[i] = (float)(i * 7 % 11 - 5) / 4.0f;
+    for (i = 0; i < BATCH * OUT * WIDTH_OUT; ++i)
+        gy[i] = (float)(i * 5 % 13 - 6);
+    qconv_layer_config_init(&config, QCONV_LAYER_QCONV1D);
+    CHECK(config.directions == QCONV_FORWARD);
+    CHECK(config.gradient_cancellation_threshold != config.gradient_cancellation_threshold);
+    CHECK(config.grad_input_kernel == NULL && config.grad_weight_kernel == NULL);
+    config.in_channels = IN;
+    config.out_channels = OUT;
+    config.kernel_size = KERNEL;
+    config.pad_left = 2;
+    config.pad_right = 1;
+    config.gradient_cancellation_threshold = 0.75f;
+    config.directions = QCONV_TRAINING;
+    for (i = 0; i < OUT * IN * KERNEL; ++i)
+        weight[i] = (float)(i * 3 % 7 - 3);
+    CHECK(qconv_layer_create(&config, weight, NULL, &layer) == QCONV_OK);
+    if (layer == NULL) return;
+    CHECK(qconv_layer_saved(layer) == QCONV_SAVES_STATE);
+    CHECK(qconv_layer_state_size(layer, BATCH, WIDTH, &bytes) == QCONV_OK && bytes == sizeof state);
+    CHECK(qconv_layer_training_workspace_size(layer, BATCH, WIDTH, &workspace) == QCONV_OK && workspace > 0);
+    CHECK(qconv_layer_kernel(layer, QCONV_GRAD_INPUT) != NULL && qconv_layer_kernel(layer, QCONV_GRAD_WEIGHT) != NULL);
+    for (step = 0; step < 2; ++step) {
+        memset(gx, 0xff, sizeof gx);
+        memset(gw, 0xff, sizeof gw);
+        CHECK(qconv_layer_forward_training(layer, x, BATCH, WIDTH, y, state, sizeof state, NULL, 0) == QCONV_OK);
+        CHECK(y[0] == expected(x, weight, 0, 0, 0, -1.0f));
+        CHECK(qconv_layer_backward(layer, NULL, state, sizeof state, gy, BATCH, WIDTH, gx, gw, NULL, NULL, 0) ==
+              QCONV_OK);
+        for (n = 0; n < BATCH; ++n) {
+            for (c = 0; c < IN; ++c) {
+                for (at = 0; at < WIDTH; ++at) {
+                    const float v = x[(n * IN + c) * WIDTH + at];
+                    float sum = 0;
+                    for (k = 0; k < KERNEL; ++k) {
+                        for (o = 0; o < OUT && reached_by(at, k) >= 0; ++o) {
+                            sum += gy[(n * OUT + o) * WIDTH_OUT + reached_by(at, k)] *
+                                   (float)sign_of_weight(weight, o, c, k);
+                        }
+                    }
+                    CHECK(gx[(n * IN + c) * WIDTH + at] == (v >= -0.75f && v <= 0.75f ? sum : 0.0f));
+                }
+            }
+        }
+        for (o = 0; o < OUT; ++o) {
+            for (c = 0; c < IN; ++c) {
+                for (k = 0; k < KERNEL; ++k) {
+                    float sum = 0;
+                    for (n = 0; n < BATCH; ++n) {
+                        for (i = 0; i < WIDTH_OUT; ++i) {
+                            const int from = i + k - 2;
+                            const float v = from >= 0 && from < WIDTH ? sign(x[(n * IN + c) * WIDTH + from]) : -1.0f;
+                            sum += gy[(n * OUT + o) * WIDTH_OUT + i] * v;
+                        }
+                    }
+                    CHECK(gw[(o * IN + c) * KERNEL + k] == sum);
+                }
+            }
+        }
+        /* The same layer, with other weights. */
+        for (i = 0; i < OUT * IN * KERNEL; ++i)
+            weight[i] = (float)(i * 5 % 9 - 4);
+        CHECK(qconv_layer_set_weights(layer, weight, NULL) == QCONV_OK);
+    }
+    CHECK(qconv_layer_backward(layer, NULL, NULL, 0, gy, BATCH, WIDTH, gx, gw, NULL, NULL, 0) ==
+          QCONV_INVALID_ARGUMENT);
+    CHECK(strstr(qconv_last_error(), "state") != NULL);
+    qconv_layer_destroy(layer);
+}
+
 static void test_nothing_registered(void) {
     const float weight = 1;
     qconv_layer_config config;
@@ -131,8 +222,10 @@ static void test_registry(void) {
         const qconv_kernel *kernel = qconv_kernel_at(i);
         CHECK(kernel != NULL && kernel->name != NULL && kernel->target != NULL && kernel->call != NULL);
         CHECK(qconv_path_name(kernel->path) != NULL);
+        CHECK(qconv_op_name(kernel->op) != NULL);
     }
     CHECK(qconv_kernel_at(count) == NULL);
+    CHECK(strcmp(qconv_op_name(QCONV_OP_SAVE_STATE), "save_state") == 0 && qconv_op_name(QCONV_OPS) == NULL);
     CHECK(qconv_register_generic_kernels() == QCONV_OK);
     CHECK(qconv_kernel_count() == count);
 }
@@ -152,8 +245,10 @@ int main(void) {
     test_registry();
     test_cpu();
     test_layer();
+    test_training();
     CHECK(qconv_set_num_threads(2) == QCONV_OK && qconv_get_num_threads() == 2);
     test_layer();
+    test_training();
     printf("c_api: %d checks, %d failed\n", checks, failures);
     return failures == 0 ? 0 : 1;
 }

@@ -14,6 +14,7 @@
 #include "runtime/arithmetic.h"
 #include "runtime/cpu_features.h"
 #include "runtime/select.h"
+#include "runtime/surrogate.h"
 #include "support/catch.h"
 #include "support/layer_case.h"
 
@@ -250,12 +251,67 @@ TEST_CASE("registry: the kernel list is what is registered", "[registry]") {
     CHECK(registered == expected);
     for (const KernelTarget &target : kernel_targets()) {
         std::set<qconv_path> paths;
+        std::set<qconv_op> ops;
         for (size_t i = 0; i < kernel_count(); ++i) {
-            if (std::string(kernel_at(i)->target) == target.name) paths.insert(kernel_at(i)->path);
+            if (std::string(kernel_at(i)->target) != target.name) continue;
+            ops.insert(kernel_at(i)->op);
+            if (kernel_at(i)->op == QCONV_OP_FORWARD) paths.insert(kernel_at(i)->path);
         }
         INFO(target.name);
         CHECK(paths.size() == QCONV_PATHS);
+        CHECK(ops.size() == QCONV_OPS);
     }
+}
+
+constexpr qconv_op kOps[] = {QCONV_OP_FORWARD, QCONV_OP_GRAD_INPUT, QCONV_OP_GRAD_WEIGHT, QCONV_OP_SAVE_STATE};
+
+TEST_CASE("registry: the choice for each op", "[registry]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    for (const KernelTarget &target : kernel_targets())
+        for (const Pair &pair : pairs())
+            for (const qconv_op op : kOps) {
+                qconv_layer_config config = config_of(pair.name);
+                config.directions = QCONV_TRAINING;
+                INFO(target.name << ", " << pair.name << ", " << qconv_op_name(op));
+                if (op == QCONV_OP_SAVE_STATE && saved(config) != QCONV_SAVES_STATE) {
+                    failure(QCONV_NO_KERNEL, [&] { select_kernel(config, op, target.needs); });
+                    continue;
+                }
+                const qconv_kernel &chosen = select_kernel(config, op, target.needs);
+                CHECK(chosen.op == op);
+                CHECK(std::string(chosen.target) == target.name);
+                for (size_t i = 0; i < kernel_count(); ++i) {
+                    const qconv_kernel &other = *kernel_at(i);
+                    if (other.op != op || std::string(other.target) != target.name || other.in_channels != 0) continue;
+                    INFO(chosen.name << " or " << other.name);
+                    if (mismatch(other, config) == nullptr) {
+                        CHECK(estimate_cost(chosen, config) <= estimate_cost(other, config));
+                    }
+                }
+            }
+    // Large binary layers look up their gradients; the paths have no rival there.
+    qconv_layer_config large = config_of("sign/sign");
+    large.in_channels = large.out_channels = 256;
+    large.directions = QCONV_TRAINING;
+    for (const KernelTarget &target : kernel_targets()) {
+        CHECK(select_kernel(large, QCONV_OP_GRAD_INPUT, target.needs).path == QCONV_PATH_F32B1);
+        CHECK(select_kernel(large, QCONV_OP_GRAD_WEIGHT, target.needs).path == QCONV_PATH_F32B1);
+    }
+}
+
+TEST_CASE("registry: forced kernels of a direction", "[registry]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    qconv_layer_config config = config_of("sign/sign");
+    config.directions = QCONV_TRAINING;
+    const qconv_kernel &input = select_kernel(config, QCONV_OP_GRAD_INPUT, everything());
+    config.grad_weight_kernel = input.name; // which computes grad_input
+    const std::string text =
+        failure(QCONV_NO_KERNEL, [&] { select_kernel(config, QCONV_OP_GRAD_WEIGHT, everything()); });
+    CHECK(names(text, "grad_weight_kernel"));
+    CHECK(names(text, input.name));
+    CHECK(&select_kernel(config, QCONV_OP_GRAD_INPUT, everything()) == &input); // by another field
+    config.grad_input_kernel = "@sse41";
+    CHECK(std::string(select_kernel(config, QCONV_OP_GRAD_INPUT, everything()).target) == "sse41");
 }
 
 int never_called(void **) {
@@ -325,6 +381,13 @@ TEST_CASE("registry: specialised before generic", "[registry]") {
     bad[1].out_block = 0;
     CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
     CHECK(names(qconv_last_error(), "out_block"));
+    bad[1] = specialised_row("packed_gradient", "avx2");
+    bad[1].op = QCONV_OP_GRAD_INPUT;
+    CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
+    CHECK(names(qconv_last_error(), "float"));
+    bad[1].op = QCONV_OPS;
+    CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
+    CHECK(names(qconv_last_error(), "op"));
     CHECK(qconv_kernel_count() == before + 2);
 }
 
