@@ -127,6 +127,14 @@ class Run(Cli):
         self.assertIn("gx.npy: float32 (2, 8, 21)", done.stdout)
         self.nothing_written(*self.given, "gx.npy")
 
+    def test_empty_batch(self):
+        _, arguments = self.prepare(TRAINED, batch=0)
+        written = ("--grad-input", self.path("gx"), "--grad-weight", self.path("gw"))
+        done = self.run_tool(*arguments, *self.gradients(*written))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(read_floats(self.path("gx")), [])
+        self.assertEqual(read_floats(self.path("gw")), [0] * 8 * 8 * 3)
+
     def test_options_that_do_not_fit(self):
         _, arguments = self.prepare(TRAINED)
         gx, gb = self.path("gx"), self.path("gb")
