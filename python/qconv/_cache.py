@@ -3,7 +3,9 @@
 import threading
 import weakref
 
+import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ._layer import LayerSpec, layer_spec
 from ._library import Layer
@@ -102,3 +104,13 @@ def _check_shapes(spec: LayerSpec, weight: Tensor, bias: Tensor | None) -> None:
 def forget(weight: Tensor) -> None:
     """Drops what is packed of a weight: after a change that PyTorch does not count, as one through `.data`."""
     _entries.pop(id(weight), None)
+
+
+def _count_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """PyTorch's fused optimizers change parameters without counting it, and packed weights would stay what they were."""
+    if not torch.compiler.is_compiling():
+        changed = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch.autograd.graph.increment_version(changed)
+
+
+register_optimizer_step_post_hook(_count_step)
