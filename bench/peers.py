@@ -229,7 +229,7 @@ def main():
 
 
 def jobs_of(a):
-    """What to time, and what calls cost that do nothing."""
+    """What to time; and for the report what calls cost that do nothing."""
     import rivals
 
     def cost(call):
@@ -241,7 +241,8 @@ def jobs_of(a):
 
     jobs = [j for p in a.pairs for j in training.training_jobs(p) if re.search(a.jobs, j.name)]
     calls = {} if a.rivals_only else training.call_overhead()
-    return jobs, {f"{key}_call_of_one_mac_us": cost(call) for key, call in calls.items()}
+    return jobs, dict(title="Training: qconv and its rivals, one thread",
+                      **{f"{key}_call_of_one_mac_us": cost(call) for key, call in calls.items()})
 
 
 def summary(record):

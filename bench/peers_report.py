@@ -87,8 +87,8 @@ def summarize(records, environment):
 
 
 def markdown(records, environment, pairs):
-    out = ["# qconv and its rivals, one thread", ""]
-    out += [f"- {k}: {v:.4g}" if isinstance(v, float) else f"- {k}: {v}" for k, v in environment.items() if v != ""]
+    out = [f"# {environment.get('title', 'qconv and its rivals, one thread')}", ""]
+    out += [f"- {k}: {v:.4g}" if isinstance(v, float) else f"- {k}: {v}" for k, v in environment.items() if v != "" and k != "title"]
     for pair, entry in pairs.items():
         out += ["", f"## {pair}, {entry['rows']} rows", ""]
         if "qconv_geomean_gmacs" in entry:

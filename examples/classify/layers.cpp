@@ -4,11 +4,8 @@
 std::vector<qconv_layer_config> Network::layer_configs() {
     constexpr int64_t kWidth = 64, kWide = 96; // channels
     std::vector<qconv_layer_config> configs = {
-        qconv::conv1d(kCoefficients, kWidth, 5),
-        qconv::qconv1d(kWidth, kWidth, 3),
-        qconv::qconv1d(kWidth, kWidth, 3),
-        qconv::qconv1d_noact(kWidth, kWide, 3),
-        qconv::qconv1d(kWide, kWide, 3),
+        qconv::conv1d(kCoefficients, kWidth, 5), qconv::qconv1d(kWidth, kWidth, 3), qconv::qconv1d(kWidth, kWidth, 3),
+        qconv::qconv1d_noact(kWidth, kWide, 3),  qconv::qconv1d(kWide, kWide, 3),
     };
     configs[2].dilation = 2;
     configs[4].input_quantization = qconv::quantizer("inputdorefa", 4);

@@ -60,7 +60,8 @@ int main(void) {
         for (int w = 0; w < WIDTH; w++)
             wrong += y[o * WIDTH + w] != expected(o, w);
     }
-    printf("kernel %s: %d of %d outputs wrong\n", qconv_layer_kernel(layer, QCONV_FORWARD)->name, wrong, CHANNELS * WIDTH);
+    printf("kernel %s: %d of %d outputs wrong\n", qconv_layer_kernel(layer, QCONV_FORWARD)->name, wrong,
+           CHANNELS * WIDTH);
     qconv_layer_destroy(layer);
     return wrong != 0;
 }

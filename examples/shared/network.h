@@ -1,5 +1,5 @@
-// A network of compiled convolutions with batch norms after them. What is common to the examples is in network.cpp; what
-// makes each network its own is its layers.cpp.
+// A network of compiled convolutions with batch norms after them. What is common to the examples is in network.cpp;
+// what makes each network its own is its layers.cpp.
 #pragma once
 
 #include <array>
