@@ -7,7 +7,8 @@
     bench/peers.py --rivals-only                    the rivals alone (no qconvc needed)
     bench/peers.py --training                       training steps, gradients and the Python module instead
 
-Rows already measured with the same qconvc are skipped, so an interrupted run goes on where it stopped; --fresh starts anew.
+Rows already measured with the same qconvc and kernels are skipped, so an interrupted run goes on where it stopped;
+--fresh starts anew.
 bench/README.md says how the figures are made.
 """
 import argparse
@@ -84,6 +85,12 @@ def find_qconv(a):
         raise SystemExit(f"{a.library} does not exist; build it (./dev build) or name it with --library")
     os.environ["QCONV_LIBRARY"] = str(a.library.resolve())
     sys.path.insert(0, str(ROOT / "python"))
+
+
+def fingerprint(a):
+    """Of what is timed: qconvc, the kernels that it loads, and the library that Python loads."""
+    files = [a.qconvc, *sorted((a.qconvc.parent.parent / "lib" / "qconv").glob("*.so"))] + [a.library] * a.training
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
 def pin(core):
@@ -191,7 +198,7 @@ def main():
     core = pin(a.core)
     import rivals
 
-    build = "none" if a.rivals_only else hashlib.sha256(a.qconvc.read_bytes()).hexdigest()[:12]
+    build = "none" if a.rivals_only else fingerprint(a)
     run = dict(build=build, bench_arguments=a.bench_arguments)
     done = set()
     for line in log.read_text().splitlines() if log.exists() else ():
