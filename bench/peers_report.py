@@ -45,7 +45,8 @@ def summarize(records, environment):
         mine = [r for r in records if r["pair"] == pair]
         entry = pairs[pair] = dict(rows=len(mine), rivals={}, failed=[])
         for r in mine:
-            entry["failed"] += [dict(row=r["row"], side=k, why=s["failed"]) for k, s in r["sides"].items() if "failed" in s]
+            entry["failed"] += [dict(row=r["row"], side=k, why=s["failed"])
+                                for k, s in r["sides"].items() if "failed" in s]
             ours = r["sides"].get("qconv", {})
             if "us" in ours and r.get("peak_gmacs"):
                 r["percent_of_peak"] = 100 * ours["gmacs"] / r["peak_gmacs"]
@@ -88,7 +89,8 @@ def summarize(records, environment):
 
 def markdown(records, environment, pairs):
     out = [f"# {environment.get('title', 'qconv and its rivals, one thread')}", ""]
-    out += [f"- {k}: {v:.4g}" if isinstance(v, float) else f"- {k}: {v}" for k, v in environment.items() if v != "" and k != "title"]
+    out += [f"- {k}: {v:.4g}" if isinstance(v, float) else f"- {k}: {v}"
+            for k, v in environment.items() if v != "" and k != "title"]
     for pair, entry in pairs.items():
         out += ["", f"## {pair}, {entry['rows']} rows", ""]
         if "qconv_geomean_gmacs" in entry:
@@ -97,12 +99,14 @@ def markdown(records, environment, pairs):
                 line += f", {entry['qconv_geomean_percent_of_peak']:.1f}% of the measured peak"
             if "large_rows" in entry:
                 line += (f"; on the {entry['large_rows']} ungrouped rows of {LARGE} MMAC or more "
-                         f"{entry['large_geomean_percent_of_peak']:.1f}% (least {entry['large_least_percent_of_peak']:.1f}%)")
+                         f"{entry['large_geomean_percent_of_peak']:.1f}% "
+                         f"(least {entry['large_least_percent_of_peak']:.1f}%)")
             out.append(line + ".")
         for rival, e in entry["rivals"].items():
             line = f"- {NAMES[rival]}: geometric mean {e['geomean_gmacs']:.1f} GMAC/s over {e['rows']} rows"
             if "geomean_ratio" in e:
-                line += f"; qconv is {e['geomean_ratio']:.2f}x as fast (least {e['least']:.2f}x; by least times {e['geomean_ratio_of_least_times']:.2f}x)"
+                line += (f"; qconv is {e['geomean_ratio']:.2f}x as fast (least {e['least']:.2f}x; "
+                         f"by least times {e['geomean_ratio_of_least_times']:.2f}x)")
             if "large_rows" in e:
                 line += (f"; {e['large_geomean_ratio']:.2f}x on the {e['large_rows']} large rows "
                          f"(least {e['large_least']:.2f}x)")
@@ -115,13 +119,15 @@ def markdown(records, environment, pairs):
         mine = [r for r in records if r["pair"] == pair]
         sides = [s for s in NAMES if any("us" in r["sides"].get(s, {}) for r in mine)]
         rivals = [s for s in sides if s in RIVALS and "qconv" in sides]
-        out += ["", "| row | MMAC | kernel | " + " | ".join(f"{NAMES[s]}, us" for s in sides) + " | GMAC/s | % of peak | "
-                + " | ".join(f"x {NAMES[s]}" for s in rivals) + " |", "|---|---:|---|" + "---:|" * (len(sides) + 2 + len(rivals))]
+        heads = ["row", "MMAC", "kernel", *(f"{NAMES[s]}, us" for s in sides), "GMAC/s", "% of peak"]
+        heads += [f"x {NAMES[s]}" for s in rivals]
+        out += ["", "| " + " | ".join(heads) + " |", "|---|---:|---|" + "---:|" * (len(heads) - 3)]
         for r in mine:
             cells = [r["row"], f"{r['mmac']:.3g}", r.get("kernel", "")]
             cells += [f"{r['sides'][s]['us']:,.1f}" if "us" in r["sides"].get(s, {}) else "-" for s in sides]
             ours = r["sides"].get("qconv", {})
-            cells += [f"{ours['gmacs']:.1f}" if "gmacs" in ours else "-", f"{r['percent_of_peak']:.1f}" if "percent_of_peak" in r else "-"]
+            cells += [f"{ours['gmacs']:.1f}" if "gmacs" in ours else "-",
+                      f"{r['percent_of_peak']:.1f}" if "percent_of_peak" in r else "-"]
             cells += [f"{r['ratios'][s]:.2f}" if s in r["ratios"] else "-" for s in rivals]
             out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out) + "\n"

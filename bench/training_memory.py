@@ -5,10 +5,10 @@
     bench/training_memory.py --norm batch               with batch norms, which keep their inputs on both sides
 
 Two figures a side, each from a process of its own:
-    saved   what autograd keeps from the forward pass for the backward pass: the bytes of the distinct storages that reach
-            torch.autograd.graph.saved_tensors_hooks, without parameters, buffers and the network's input
-    peak    how far the process's resident memory (VmHWM) rises in a step above what it was before the first step of this
-            size; everything counts, scratch and passing gradients too
+    saved   what autograd keeps from the forward pass for the backward pass: the bytes of the distinct storages that
+            reach torch.autograd.graph.saved_tensors_hooks, without parameters, buffers and the network's input
+    peak    how far the process's resident memory (VmHWM) rises in a step above what it was before the first step of
+            this size; everything counts, scratch and passing gradients too
 """
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""The sides of `bench/peers.py --training`: training steps, each gradient alone, and inference through the Python module.
+"""The sides of `bench/peers.py --training`: training steps, each gradient alone, inference through the Python module.
 
 Each sets one layer up, checks its own results, and offers a call to time, as those of rivals.py.
 """
@@ -152,7 +152,8 @@ def our_layer(row, pair, weight):
         layer = qconv.QConv1d_NoAct(row.in_channels, row.out_channels, row.kernel_size, **kwargs)
     else:
         layer = qconv.QConv1d(row.in_channels, row.out_channels, row.kernel_size,
-                              input_quantization=pair.input.module(), gradient_cancellation_threshold=THRESHOLD, **kwargs)
+                              input_quantization=pair.input.module(), gradient_cancellation_threshold=THRESHOLD,
+                              **kwargs)
     layer.weight.data = torch.from_numpy(weight)
     return layer
 
@@ -165,7 +166,7 @@ class QconvStep(Step):
 
 
 class Gradient:
-    """PyTorch's convolution_backward alone, of one gradient: input quantized and padded, weight quantized before, no mask."""
+    """PyTorch's convolution_backward alone, of one gradient: no mask, everything quantized and padded before."""
     rounding, dtype = FLOAT32, torch.float32
 
     def __init__(self, problem):
@@ -224,7 +225,8 @@ def training_jobs(pair_name):
     pair = Pair(pair_name)
     job = lambda what, directions, sides, passes=1: Job(f"{what}, {pair_name}", pair, directions, sides, passes,
                                                         TrainingProblem)
-    return [job("training step", dict(qconv_c="step"), (QconvStep, BitorchStep, BitorchBf16Step, BitorchCompiledStep), 3),
+    steps = (QconvStep, BitorchStep, BitorchBf16Step, BitorchCompiledStep)
+    return [job("training step", dict(qconv_c="step"), steps, 3),
             job("grad_input", dict(qconv="grad-input"), (GradInput, GradInputBf16)),
             job("grad_weight", dict(qconv="grad-weight"), (GradWeight, GradWeightBf16)),
             job("inference through the module", dict(qconv_c="forward"), (QconvModule, Bitorch, TorchModule))]

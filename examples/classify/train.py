@@ -122,7 +122,8 @@ def train(model, recordings, labels, epochs, rng):
 
 
 def move_weights_off_ties(weight):
-    """The same as move_off_steps for weights that weightdorefa would round within 1e-4 of a tie: a tanh may differ in its last bit."""
+    """As move_off_steps, for weights that weightdorefa would round within 1e-4 of a tie: a tanh may differ in its last
+    bit."""
     while True:
         t = np.tanh(weight.detach().numpy().astype(np.float64))
         level = (t / (2 * np.abs(t).max()) + 0.5) * (2**BITS - 1)

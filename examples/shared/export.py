@@ -3,9 +3,10 @@
 The network is a module with `convs`, `norms` (a batch norm after each convolution), `linear`, and
 `activations(x) -> ({norm number: what leaves it for a quantizer}, what is averaged over time)`.
 
-A quantizer is a step: an input within rounding error of a step may fall on either side of it in two programs that add in
-different orders, and both are right. So that predictions can be compared exactly, move_off_steps moves each batch norm's
-shift a little (at most NUDGE) to where no activation of the given recordings lies near a step. Labels play no part in it.
+A quantizer is a step: an input within rounding error of a step may fall on either side of it in two programs that add
+in different orders, and both are right. So that predictions can be compared exactly, move_off_steps moves each batch
+norm's shift a little (at most NUDGE) to where no activation of the given recordings lies near a step. Labels play no
+part in it.
 """
 
 import json
@@ -46,8 +47,9 @@ def gather(model: nn.Module, recordings: list[np.ndarray], norm: int) -> np.ndar
 
 
 def move_off_steps(model: nn.Module, recordings: list[np.ndarray], steps: dict[int, int | None]) -> dict[int, float]:
-    """Front to back, the shift of each channel of the norms in `steps` (norm number: levels, as in distance_to_step) goes
-    to the nearest of 801 places with room, else to the roomiest. Returns the least distance to a step after it."""
+    """Front to back, the shift of each channel of the norms in `steps` (norm number: levels, as in distance_to_step)
+    goes to the nearest of 801 places with room, else to the roomiest. Returns the least distances to a step after it.
+    """
     moves = np.linspace(-NUDGE, NUDGE, 801)
     for norm, levels in steps.items():
         for channel, row in enumerate(gather(model, recordings, norm)):

@@ -34,7 +34,8 @@ def table(runs: dict[tuple[str, int], dict]) -> None:
           + ("     ratio   losses alike to 1e-5, 1e-3 for" if len(sides) == 2 else ""))
     for seed in seeds:
         mine = [runs.get((side, seed)) for side in sides]
-        line = f"{seed:4d} " + "".join(f"{r['tests'][-1][2]:18.2%}{r['seconds']:18.1f}" if r else " " * 36 for r in mine)
+        cells = (f"{r['tests'][-1][2]:18.2%}{r['seconds']:18.1f}" if r else " " * 36 for r in mine)
+        line = f"{seed:4d} " + "".join(cells)
         if len(sides) == 2 and all(mine):
             ours, theirs = (r["losses"] for r in mine)
             alike = [steps_alike(ours, theirs, tolerance) for tolerance in (1e-5, 1e-3)]

@@ -9,8 +9,8 @@ What differs between the two is where QConv1d is imported from. The network, per
     h = normN(convN(h)) + h             QConv1d, sign inputs and weights, dilation 1, 2, 1, 2, ...; 8 times
     logits = linear(mean over time(hardtanh(h)))
 
-Recordings differ in length. Each training batch is brought to one length, drawn anew, by linear interpolation in time (the
-speaking rate varies); tests run every recording as it is. Writes LAYERS-SEED.json with the loss of every step and
+Recordings differ in length. Each training batch is brought to one length, drawn anew, by linear interpolation in time
+(the speaking rate varies); tests run every recording as it is. Writes LAYERS-SEED.json with the loss of every step and
 the accuracies; with --export also what an application needs to classify (shared/export.py).
 """
 
