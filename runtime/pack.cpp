@@ -109,11 +109,13 @@ public:
         Element *words = elements_ + (at.block * block_words_ + at.lane) * per_word_;
         for (std::int64_t c = 0; c < rows_.channels; ++c) {
             const std::int64_t row = joined == 1 ? c / kernel_.word_channels : 0;
-            for (std::int64_t k = 0; k < rows_.taps; ++k) {
-                const std::int64_t word = (row * shape_.steps + k / joined) * kernel_.out_block;
-                const std::int64_t element = k % joined * kernel_.word_channels + c % kernel_.word_channels;
-                words[word * per_word_ + element] = static_cast<Element>(
-                    arithmetic_.element_factor * levels[c * rows_.taps + k] + arithmetic_.element_offset);
+            const std::int64_t channel = joined == 1 ? c % kernel_.word_channels : c;
+            for (std::int64_t step = 0, k = 0; step < shape_.steps; ++step) {
+                Element *word = words + (row * shape_.steps + step) * kernel_.out_block * per_word_ + channel;
+                for (std::int64_t t = 0; t < joined && k < rows_.taps; ++t, ++k) {
+                    word[t * kernel_.word_channels] = static_cast<Element>(
+                        arithmetic_.element_factor * levels[c * rows_.taps + k] + arithmetic_.element_offset);
+                }
             }
         }
     }

@@ -21,7 +21,7 @@ constexpr std::int64_t vector_slack = 128; // positions beyond a tile or strip, 
 constexpr std::int64_t widest_tile = 1024;
 constexpr std::int64_t fewest_blocks = 4;
 constexpr std::int64_t tile_in_cache = 256 * 1024;  // bytes of one tile's inputs: well within L2
-constexpr std::int64_t sums_in_cache = 32 * 1024;   // bytes of one task's grad_weight sums: most of L1
+constexpr std::int64_t sums_in_cache = 128 * 1024;  // bytes of one task's grad_weight sums: more of them share a table
 constexpr std::int64_t indexes_in_cache = 16 << 20; // bytes of table indexes made in one call
 
 double multiplications(const qconv_layer_config &config, std::int64_t batch, std::int64_t width) {
@@ -90,7 +90,7 @@ std::size_t grad_weight_scratch(const qconv_kernel &kernel, const qconv_layer_co
     return static_cast<std::size_t>(floats * float_bytes + bytes);
 }
 
-// Channels of one task's sums in L1, whole blocks of them.
+// Channels of one task, whole blocks of them.
 std::int64_t channels_in_cache(const qconv_kernel &kernel, const qconv_layer_config &config) {
     const std::int64_t block = channel_block(kernel);
     const std::int64_t fit = sums_in_cache / (kernel.out_block * config.kernel_size * float_bytes);

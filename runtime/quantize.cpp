@@ -1,7 +1,9 @@
 #include "quantize.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "errors.h"
@@ -22,34 +24,34 @@ float hardtanh(float value) {
     return std::isnan(value) ? value : std::clamp(value, -1.0F, 1.0F);
 }
 
-// Calls use(function from a value to its level): one loop a kind, which the compiler can turn into vectors.
-template <typename Use>
-void with_level(const qconv_quantizer &quantizer, float divisor, Use use) {
-    const int top = representation(quantizer).top();
-    const auto scale = static_cast<float>(top);
-    switch (quantizer.kind) {
-        case QCONV_INPUTDOREFA:
-            return use([=](float v) { return round_level(v > 0 ? std::min(v, 1.0F) * scale : 0.0F, top); });
-        case QCONV_WEIGHTDOREFA:
-            return use([=](float v) { return round_level((std::tanh(v) / divisor + 0.5F) * scale, top); });
-        case QCONV_STEHEAVISIDE:
-            return use([](float v) { return static_cast<std::uint8_t>(v > 0 ? 1 : 0); });
-        default:
-            return use([](float v) { return static_cast<std::uint8_t>(v < 0 ? 0 : 1); });
+// NaNs are passed over: a comparison with one is false.
+float largest_magnitude(std::span<const float> values) {
+    std::array<float, 8> largest{}; // several at once, for one alone waits for each comparison
+    std::size_t i = 0;
+    const auto keep = [](float &most, float value) {
+        const float magnitude = std::fabs(value);
+        most = magnitude > most ? magnitude : most;
+    };
+    for (; i + largest.size() <= values.size(); i += largest.size()) {
+        for (std::size_t lane = 0; lane < largest.size(); ++lane)
+            keep(largest[lane], values[i + lane]);
     }
+    for (; i < values.size(); ++i)
+        keep(largest[0], values[i]);
+    return *std::max_element(largest.begin(), largest.end());
 }
 
-// The same for the quantized value itself.
-template <typename Use>
-void with_value(const qconv_quantizer &quantizer, float divisor, Use use) {
-    const Representation form = representation(quantizer);
-    if (form.integer()) {
-        with_level(quantizer, divisor, [&](auto level) { use([=](float v) { return level_value(form, level(v)); }); });
-    } else if (quantizer.kind == QCONV_PROGRESSIVE_SIGN) {
-        use([=](float v) { return hardtanh(v / divisor); });
-    } else {
-        use([](float v) { return v; });
-    }
+std::uint8_t weightdorefa_level(float value, float divisor, int top) {
+    return round_level((std::tanh(value) / divisor + 0.5F) * static_cast<float>(top), top);
+}
+
+// Floats as integers in the same order, NaNs apart.
+std::int32_t ordinal(float value) {
+    const auto bits = std::bit_cast<std::int32_t>(value);
+    return bits >= 0 ? bits : std::numeric_limits<std::int32_t>::min() - bits;
+}
+float from_ordinal(std::int32_t ordinal) {
+    return std::bit_cast<float>(ordinal >= 0 ? ordinal : std::numeric_limits<std::int32_t>::min() - ordinal);
 }
 
 } // namespace
@@ -104,36 +106,88 @@ float quantizer_divisor(const qconv_quantizer &quantizer, std::span<const float>
         return static_cast<float>(std::max(1.0 - temperature, 1e-7));
     }
     if (quantizer.kind == QCONV_WEIGHTDOREFA) {
-        float largest = 0; // a comparison with NaN is false, which passes it over
-        for (const float value : values) {
-            const float magnitude = std::fabs(value);
-            largest = magnitude > largest ? magnitude : largest;
-        }
+        const float largest = largest_magnitude(values);
         const float divisor = 2.0F * std::tanh(largest); // tanh is odd and rises
         return divisor > 0 ? divisor : 1.0F;
     }
     return 1.0F;
 }
 
+LevelSteps::LevelSteps(const qconv_quantizer &quantizer, float divisor) : bits_(quantizer.bits) {
+    const int top = representation(quantizer).top();
+    std::int32_t low = ordinal(-std::numeric_limits<float>::infinity());
+    for (int level = 1; level <= top; ++level) {
+        // Levels rise with the value, and reach the top: the divisor is at most 2.
+        std::int32_t high = ordinal(std::numeric_limits<float>::infinity());
+        while (low < high) {
+            const auto middle = static_cast<std::int32_t>((std::int64_t{low} + high) >> 1);
+            if (weightdorefa_level(from_ordinal(middle), divisor, top) >= level) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        starts_[static_cast<std::size_t>(level)] = from_ordinal(low);
+    }
+}
+
+TensorQuantizer::Side::Side(const qconv_quantizer &side_quantizer, std::span<const float> tensor)
+    : quantizer(side_quantizer), divisor(quantizer_divisor(side_quantizer, tensor)) {
+    constexpr std::size_t values_per_step = 64; // finding a step takes about half as many tanh
+    if (quantizer.kind == QCONV_WEIGHTDOREFA && tensor.size() > (values_per_step << quantizer.bits)) {
+        steps = LevelSteps(quantizer, divisor);
+    }
+}
+
 TensorQuantizer::TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor)
-    : mixed_(mixed),
-      divisor_(quantizer_divisor(mixed.first, tensor)),
-      next_divisor_(mixed.mix == 0 ? divisor_ : quantizer_divisor(mixed.next, tensor)) {}
+    : first_(mixed.first, tensor),
+      next_(mixed.next, mixed.mix == 0 ? std::span<const float>() : tensor),
+      mix_(mixed.mix) {}
+
+// One loop a kind, which the compiler can turn into vectors.
+template <typename Use>
+void TensorQuantizer::with_level(const Side &side, Use use) {
+    const int top = representation(side.quantizer).top();
+    const auto scale = static_cast<float>(top);
+    switch (side.quantizer.kind) {
+        case QCONV_INPUTDOREFA:
+            return use([=](float v) { return round_level(v > 0 ? std::min(v, 1.0F) * scale : 0.0F, top); });
+        case QCONV_WEIGHTDOREFA:
+            if (side.steps.known()) return use([&steps = side.steps](float v) { return steps.level(v); });
+            return use([=, divisor = side.divisor](float v) { return weightdorefa_level(v, divisor, top); });
+        case QCONV_STEHEAVISIDE:
+            return use([](float v) { return static_cast<std::uint8_t>(v > 0 ? 1 : 0); });
+        default:
+            return use([](float v) { return static_cast<std::uint8_t>(v < 0 ? 0 : 1); });
+    }
+}
+
+template <typename Use>
+void TensorQuantizer::with_value(const Side &side, Use use) {
+    const Representation form = representation(side.quantizer);
+    if (form.integer()) {
+        with_level(side, [&](auto level) { use([=](float v) { return level_value(form, level(v)); }); });
+    } else if (side.quantizer.kind == QCONV_PROGRESSIVE_SIGN) {
+        use([divisor = side.divisor](float v) { return hardtanh(v / divisor); });
+    } else {
+        use([](float v) { return v; });
+    }
+}
 
 void TensorQuantizer::levels(std::span<const float> part, std::uint8_t *result) const {
-    if (!representation(mixed_).integer()) {
+    if (mix_ != 0 || !representation(first_.quantizer).integer()) {
         throw Error(QCONV_INTERNAL,
-                    "quantizer " + std::to_string(static_cast<int>(mixed_.first.kind)) + " has no levels");
+                    "quantizer " + std::to_string(static_cast<int>(first_.quantizer.kind)) + " has no levels");
     }
-    with_level(mixed_.first, divisor_, [&](auto level) { std::transform(part.begin(), part.end(), result, level); });
+    with_level(first_, [&](auto level) { std::transform(part.begin(), part.end(), result, level); });
 }
 
 void TensorQuantizer::values(std::span<const float> part, float *result) const {
-    with_value(mixed_.first, divisor_, [&](auto value) { std::transform(part.begin(), part.end(), result, value); });
-    if (mixed_.mix == 0) return;
-    const float mix = mixed_.mix;
+    with_value(first_, [&](auto value) { std::transform(part.begin(), part.end(), result, value); });
+    if (mix_ == 0) return;
+    const float mix = mix_;
     const auto keep = static_cast<float>(1.0 - double{mix});
-    with_value(mixed_.next, next_divisor_, [&](auto value) {
+    with_value(next_, [&](auto value) {
         std::transform(part.begin(), part.end(), result, result,
                        [=](float v, float first) { return value(v) * mix + first * keep; });
     });

@@ -1,6 +1,7 @@
 // Quantizers in plain C++: what the weights become, and which values a quantizer can produce.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 
@@ -40,6 +41,26 @@ int nearest_level(Representation representation, float value);
 /// bitorch gives NaN); 1 for the others.
 float quantizer_divisor(const qconv_quantizer &quantizer, std::span<const float> values);
 
+/// Where the levels of weightdorefa begin, so that a tensor takes a search a value instead of a tanh.
+class LevelSteps {
+public:
+    /// No steps: few values are sooner done by the formula.
+    LevelSteps() = default;
+    LevelSteps(const qconv_quantizer &quantizer, float divisor);
+
+    bool known() const { return bits_ > 0; }
+    std::uint8_t level(float value) const {
+        unsigned level = 0; // found bit by bit, without branches: they would be wrong half the time
+        for (int bit = bits_ - 1; bit >= 0; --bit)
+            level += static_cast<unsigned>(value >= starts_[level + (1U << bit)]) << bit;
+        return static_cast<std::uint8_t>(level);
+    }
+
+private:
+    int bits_ = 0;
+    std::array<float, 256> starts_; // of each level; the first has none
+};
+
 /// A quantizer and the tensor it is for, of which it quantizes any part.
 class TensorQuantizer {
 public:
@@ -50,8 +71,20 @@ public:
     void values(std::span<const float> part, float *result) const;
 
 private:
-    MixedQuantizer mixed_;
-    float divisor_, next_divisor_;
+    struct Side {
+        Side(const qconv_quantizer &side_quantizer, std::span<const float> tensor);
+        qconv_quantizer quantizer;
+        float divisor;
+        LevelSteps steps;
+    };
+    /// Calls use(function from a value to its level), use(function from a value to what it becomes).
+    template <typename Use>
+    static void with_level(const Side &side, Use use);
+    template <typename Use>
+    static void with_value(const Side &side, Use use);
+
+    Side first_, next_;
+    float mix_;
 };
 
 } // namespace qconv
