@@ -67,9 +67,11 @@ protected:
         return padded;
     }
 
-    /// Position in gy of tap t for column `at`.
+    /// Position in gy of tap t for column `at`. With unit stride the shifts fall evenly, which saves a load.
     Expr reach(const Expr &at, const Expr &t) {
-        return at + Halide::unsafe_promise_clamped(tap_shift(t), shift_min, shift_max);
+        if (!this->is_unit_stride()) return at + Halide::unsafe_promise_clamped(tap_shift(t), shift_min, shift_max);
+        const Expr dilation = (shift_max - shift_min) / Halide::max(kernel_size() - 1, 1);
+        return at + shift_min + (kernel_size() - 1 - t) * dilation;
     }
     /// Restricts the reduction `t` over all taps to those of this phase.
     void keep_phase(Halide::RDom &taps, const Halide::RVar &t) {
@@ -82,7 +84,7 @@ protected:
         using namespace Halide;
         define_factor();
         if (this->is_unit_stride()) {
-            grad_input(phase, column, c, g, n) = factor(column, c, g, n) * acc(column, phase, c, g, n);
+            grad_input(phase, column, c, g, n) = factor(column, phase, c, g, n) * acc(column, phase, c, g, n);
             return;
         }
         // The last column may lack phases.
@@ -90,7 +92,8 @@ protected:
         const Expr at = result.y * stride() + result.x;
         result.where(likely(at < width()));
         grad_input(phase, column, c, g, n) = undef<float>();
-        grad_input(result.x, result.y, c, g, n) = factor(at, c, g, n) * acc(result.y, result.x, c, g, n);
+        grad_input(result.x, result.y, c, g, n) =
+            factor(result.y, result.x, c, g, n) * acc(result.y, result.x, c, g, n);
     }
 
     /// Fills the part of a schedule's stages that both paths have.
@@ -128,22 +131,25 @@ private:
                quantizer != QCONV_STEHEAVISIDE;
     }
 
-    /// passes(i, ...): the state's mask in bytes. factor(i, ...): see Surrogate.
+    /// passes(i, ...): with unit stride, the state's mask in bytes. factor(column, phase, ...): see Surrogate.
     void define_factor() {
         using namespace Halide;
-        const Expr words = state.dim(0).extent();
-        const Expr word = state(clamp(i / 32, 0, words - 1), 1, c, g, n);
-        passes(i, c, g, n) =
-            select(from_state(), cast<uint8_t>((word >> cast<uint32_t>(i % 32)) & 1u), cast<uint8_t>(0));
+        const auto mask = [&](const Expr &at) {
+            const Expr word = state(clamp(at / 32, 0, state.dim(0).extent() - 1), 1, c, g, n);
+            return (word >> cast<uint32_t>(at % 32)) & 1u;
+        };
+        passes(i, c, g, n) = select(from_state(), cast<uint8_t>(mask(i)), cast<uint8_t>(0));
 
-        const Expr v = x(clamp(likely(i), 0, width() - 1), c, g, n);
+        const Expr at = column * stride() + phase;
+        const Expr bit = this->is_unit_stride() ? cast<uint32_t>(passes(column, c, g, n)) : mask(at);
+        const Expr v = x(clamp(likely(at), 0, width() - 1), c, g, n);
         const Expr first = quantizers::gradient(quantizer, v, beta);
         const Expr second = quantizers::gradient(next, v, next_beta);
         const Expr mixed = select(mix == 0.0f, first, second * mix + first * (1.0f - mix));
         const Expr unlimited = strict_float(threshold != threshold); // NaN: no threshold
-        const Expr from_input = select(unlimited || quantizers::at_most(abs(v), threshold), mixed, 0.0f);
-        factor(i, c, g, n) =
-            select(factor_kind == int(Surrogate::One), 1.0f, from_state(), cast<float>(passes(i, c, g, n)), from_input);
+        const Expr from_input = select(unlimited || strict_float(abs(v) <= threshold), mixed, 0.0f);
+        factor(column, phase, c, g, n) =
+            select(factor_kind == int(Surrogate::One), 1.0f, from_state(), cast<float>(cast<int32_t>(bit)), from_input);
     }
 };
 

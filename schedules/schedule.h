@@ -70,8 +70,8 @@ struct GradInputStages {
     int width_block = 1;     ///< columns computed together
     /// padded(p, o, g, n): wanted once per task.
     Halide::Func padded;
-    /// passes(i, c, g, n), bytes from words of 32 positions, and factor(i, c, g, n), with cases worth code of their
-    /// own: wanted once for each channel of a strip.
+    /// factor(column, phase, c, g, n) and, with unit stride, passes(i, c, g, n), its bytes from words of 32 positions:
+    /// wanted for one channel of a strip. Cases worth code of their own.
     Halide::Func passes, factor;
     std::vector<Halide::Expr> passes_cases, factor_cases;
     /// acc(column, phase, c, g, n): the sums.

@@ -128,13 +128,15 @@ void apply(const LookupStages &s, const GeneratorContext &context) {
 
 namespace {
 
-/// Where the stages of grad_input are computed: once a task, once a strip of columns, once a channel of a strip.
+/// Where the stages of grad_input are computed: the input once a task, the sums for some channels of a strip, the
+/// factor for one phase of one channel.
 struct GradInputLoops {
-    LoopLevel task, strip, channel;
+    LoopLevel task, sums, factor;
 };
 
-/// With channel_block above 0: loops, from the inside, over the columns of a strip, the channels of a block, strips,
-/// blocks, tasks; a block's weights are reused over all strips. With 0: columns, channels, strips, tasks.
+/// With channel_block above 0: loops, from the inside, over the columns of a strip, the channels of a block, phases,
+/// strips, blocks, tasks; a block's weights are reused over all strips. With 0: columns, phases, channels, strips,
+/// tasks.
 GradInputLoops tile_grad_input(const GradInputStages &s, int channel_block, const Target &target) {
     Func result = s.grad_input;
     const int lanes = target.natural_vector_size<float>();
@@ -149,33 +151,46 @@ GradInputLoops tile_grad_input(const GradInputStages &s, int channel_block, cons
     stage.split(column, at_tile, in_strip, s.tile_width, TailStrategy::GuardWithIf)
         .split(in_strip, at_strip, in_strip, s.width_block, TailStrategy::GuardWithIf);
 
-    std::vector<VarOrRVar> order{in_strip, phase};
-    Var channel = s.c;
+    std::vector<VarOrRVar> order{in_strip};
     if (channel_block > 0) {
         stage.split(s.c, block, ci, channel_block, TailStrategy::GuardWithIf);
-        channel = ci;
-        order.insert(order.end(), {ci, at_strip, block});
+        order.insert(order.end(), {ci, phase, at_strip, block});
     } else {
-        order.insert(order.end(), {s.c, at_strip});
+        order.insert(order.end(), {phase, s.c, at_strip});
     }
     order.insert(order.end(), {at_tile, s.g, s.n});
     stage.reorder(order).vectorize(in_strip, lanes, TailStrategy::GuardWithIf);
+    const auto level = [&](const VarOrRVar &at) {
+        return at.is_rvar ? LoopLevel(result, at.rvar) : LoopLevel(result, at.var);
+    };
+    const LoopLevel sums = level(channel_block > 0 ? phase : at_strip);
+    const LoopLevel factor = level(channel_block > 0 ? VarOrRVar(ci) : phase);
     if (s.unit_stride) {
         stage.fuse(tile, s.g, task).fuse(task, s.n, task).parallel(task);
-        return {LoopLevel(result, task), LoopLevel(result, strip), LoopLevel(result, channel)};
+        return {LoopLevel(result, task), sums, factor};
     }
     stage.fuse(s.g, s.n, task).parallel(rtile).parallel(task);
-    return {LoopLevel(result, rtile), LoopLevel(result, rstrip), LoopLevel(result, channel)};
+    return {LoopLevel(result, rtile), sums, factor};
 }
 
 void schedule_grad_input(const GradInputStages &s, const GradInputLoops &loops, const Target &target) {
     const int lanes = target.natural_vector_size<float>();
     Func padded = s.padded, passes = s.passes, factor = s.factor;
     padded.compute_at(loops.task).vectorize(s.p, lanes, TailStrategy::RoundUp);
-    passes.compute_at(loops.channel).align_bounds(s.i, 32).vectorize(s.i, 32, TailStrategy::RoundUp);
-    for (const Expr &condition : s.passes_cases)
-        passes.specialize(condition);
-    factor.compute_at(loops.channel).vectorize(s.i, lanes, TailStrategy::RoundUp);
+    if (s.unit_stride) {
+        passes.compute_at(loops.factor)
+            .align_bounds(s.i, 32)
+            .bound_storage(s.i, (s.width_block / 32 + 2) * 32)
+            .store_in(MemoryType::Stack)
+            .vectorize(s.i, 32, TailStrategy::RoundUp);
+        for (const Expr &condition : s.passes_cases)
+            passes.specialize(condition);
+    }
+    factor.compute_at(loops.factor)
+        .bound_extent(s.column, s.width_block)
+        .bound_extent(s.phase, 1)
+        .store_in(MemoryType::Stack)
+        .vectorize(s.column, lanes);
     for (const Expr &condition : s.factor_cases)
         factor.specialize(condition);
 }
@@ -188,9 +203,10 @@ void apply(const GradInputSumStages &s, const GeneratorContext &context) {
     schedule_grad_input(s, loops, target);
     const int lanes = target.natural_vector_size<float>();
     Func acc = s.acc;
-    acc.compute_at(loops.strip)
+    acc.compute_at(loops.sums)
         .bound_extent(s.column, s.width_block)
         .bound_extent(s.c, s.channel_block)
+        .bound_extent(s.phase, 1)
         .align_bounds(s.c, s.channel_block)
         .vectorize(s.column, lanes)
         .unroll(s.column)
@@ -204,7 +220,7 @@ void apply(const GradInputLookupStages &s, const GeneratorContext &context) {
     schedule_grad_input(s, loops, target);
     const int lanes = target.natural_vector_size<float>();
     Func acc = s.acc, part = s.part, table = s.table;
-    acc.compute_at(loops.strip).bound_extent(s.column, s.width_block).vectorize(s.column, lanes).unroll(s.column);
+    acc.compute_at(loops.sums).bound_extent(s.column, s.width_block).vectorize(s.column, lanes).unroll(s.column);
     acc.update().reorder(s.column, s.phase, s.c, s.chunks).vectorize(s.column, lanes).unroll(s.column);
     part.compute_at(acc, s.phase).vectorize(s.column, lanes).unroll(s.column);
     part.update().reorder(s.column, s.tables, s.taps).vectorize(s.column, lanes).unroll(s.column).unroll(s.tables);
@@ -289,7 +305,10 @@ void apply(const GradWeightLookupStages &s, const GeneratorContext &context) {
         .fuse(row, s.n, row)
         .parallel(row);
     signs.compute_at(index, row).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
-    padded.compute_at(index, row).vectorize(s.p, bytes, TailStrategy::RoundUp);
+    padded.compute_at(index, row)
+        .bound_storage(s.c, 1)
+        .bound_storage(s.g, 1)
+        .vectorize(s.p, bytes, TailStrategy::RoundUp);
     outside.compute_at(result, task).vectorize(s.o, lanes);
     outside.update(0).unscheduled();
     outside.update(1).unscheduled();
