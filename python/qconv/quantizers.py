@@ -94,20 +94,45 @@ class WeightDoReFa(_DoReFa):
 
 
 class ProgressiveSign(Quantizer):
-    """Training: hardtanh(v / max(1 - T, 1e-7)), T = 1 - alpha^(-beta scale); evaluation: sign. Gradient 1. Set `scale`
-    from 0 at the start of training to 1 at its end."""
+    """Training: hardtanh(v / max(1 - T, 1e-7)), T = 1 - alpha^(-beta scale); evaluation: sign. Gradient 1.
+
+    The scale goes from 0 at the start of training to 1 at its end: set `ProgressiveSign.global_scale` for all of them, or,
+    with use_global_scaling=False, `scale` of one. custom_transform gives T of the scale in place of the formula.
+    """
 
     name = "progressive_sign"
+    global_scale = 0.0
 
-    def __init__(self, scale: float = 0.0, alpha: float = 4.0, beta: float = 10.0) -> None:
+    def __init__(
+        self,
+        use_global_scaling: bool = True,
+        initial_scale: float | None = None,
+        custom_transform: Callable[[float], float] | None = None,
+        alpha: float | None = None,
+        beta: float | None = None,
+    ) -> None:
         super().__init__()
-        self.scale, self.alpha, self.beta = scale, alpha, beta
+        if use_global_scaling and initial_scale is not None:
+            raise ValueError(f"initial_scale is {initial_scale}, which needs use_global_scaling=False")
+        self.global_scaling = use_global_scaling
+        self.scale = 0.0 if initial_scale is None else initial_scale
+        self.custom_transform = custom_transform
+        self.alpha = 4.0 if alpha is None else alpha
+        self.beta = 10.0 if beta is None else beta
+
+    @property
+    def current_scale(self) -> float:
+        return ProgressiveSign.global_scale if self.global_scaling else self.scale
+
+    def transform(self, scale: float) -> float:
+        return 1 - self.alpha ** (-self.beta * scale) if self.custom_transform is None else self.custom_transform(scale)
 
     def state(self) -> State:
-        return ("progressive_sign", self.alpha, self.beta, self.scale) if self.training else ("progressive_sign",)
+        return _progressive(self)
 
     def extra_repr(self) -> str:
-        return f"scale={self.scale}, alpha={self.alpha}, beta={self.beta}"
+        scale = "global" if self.global_scaling else self.scale
+        return f"scale={scale}, alpha={self.alpha}, beta={self.beta}"
 
 
 class Scheduled(Quantizer):

@@ -26,6 +26,8 @@ def make_quantizer(described: Any) -> nn.Module:
         stages = [make_quantizer(stage) for stage in parameters.pop("quantizations")]
         return qconv.Scheduled(stages, **parameters)
     training = parameters.pop("training", False)
+    if name == "progressive_sign":
+        parameters.update(use_global_scaling=False, initial_scale=parameters.pop("scale", None))
     kinds = {kind.name: kind for kind in vars(qconv).values() if isinstance(kind, type) and hasattr(kind, "bit_width")}
     return kinds[name](**parameters).train(training)
 

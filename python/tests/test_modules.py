@@ -143,13 +143,18 @@ def test_functions_as_quantizers():
     assert_close(layer(x), functional.conv1d(torch.tanh(x), qconv.Sign()(layer.weight)))
 
 
-def test_progressive_sign_follows_mode_and_scale():
+def test_progressive_sign_follows_mode_and_scale(monkeypatch):
     layer = qconv.QConv1d(4, 6, 3, input_quantization="progressive_sign")
     x = torch.randn(2, 4, 15)
     weight = qconv.Sign()(layer.weight)
     assert_close(layer(x), functional.conv1d(functional.hardtanh(x), weight))
-    layer.activation.activation_function.scale = 0.1
-    assert_close(layer(x), functional.conv1d(functional.hardtanh(x * 4.0), weight))
+    monkeypatch.setattr(qconv.ProgressiveSign, "global_scale", 0.1)
+    steeper = functional.conv1d(functional.hardtanh(x * 4.0), weight)
+    assert_close(layer(x), steeper)
+    layer.activation.activation_function = qconv.ProgressiveSign(False, 0.75, custom_transform=lambda scale: scale)
+    assert_close(layer(x), steeper)
+    layer.activation.activation_function.scale = 0.0
+    assert_close(layer(x), functional.conv1d(functional.hardtanh(x), weight))
     layer.eval()
     assert torch.equal(layer(x), functional.conv1d(qconv.Sign()(x), weight))
 

@@ -53,8 +53,7 @@ def test_opcheck(layer, dtype):
     opcheck(_ops.backward, (torch.randn_like(y), x, weight, state, layer, 21, TRAINING, bias is not None))
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(("backend", "dynamic"), [("aot_eager", False), ("aot_eager", True), ("inductor", False)])
 def test_compile(backend, dynamic):
     net = nn.Sequential(
         nn.Conv1d(4, 8, 3, padding="same"),
