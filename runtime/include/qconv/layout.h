@@ -141,7 +141,7 @@ enum class GradInputArg : int {
     X,           // float   [width, Cg, groups, batch]; host may be null unless FromInput
     State,       // uint32  [words, 2, Cg, groups, batch]; host may be null unless FromState
     Stride,      // int32
-    TileWidth,   // int32   columns j per task; a multiple of width_block and of 32
+    TileWidth,   // int32   columns j per task; a multiple of width_block
     ShiftMin,    // int32   least and greatest of TapShift
     ShiftMax,    // int32
     Factor,      // int32   a Surrogate
