@@ -137,7 +137,7 @@ void qconv_layer::forward(const float *x, std::int64_t batch, std::int64_t width
     if (batch == 0) return;
     qconv::require_pointer(x, "x");
     qconv::require_pointer(y, "y");
-    const qconv::WorkspaceLease lease(pool_, workspace.data, workspace.bytes, plan.workspace());
+    const qconv::WorkspaceLease lease(workspace.data, workspace.bytes, plan.workspace());
     run_forward(plan, x, batch, width, y, lease.data());
 }
 

@@ -92,7 +92,7 @@ private:
     qconv::PackedGradInput grad_input_weight_;
     qconv::Memory float_weight_; // as given; only where grad_weight takes a derivative of it
     qconv::PackScratch pack_scratch_;
-    mutable qconv::WorkspacePool pool_;
+    qconv::WorkspacePool::User pool_user_;
 };
 
 namespace qconv {

@@ -1,7 +1,6 @@
 #include "plan_backward.h"
 
 #include <algorithm>
-#include <numeric>
 #include <string>
 
 #include "config.h"
@@ -20,9 +19,9 @@ constexpr std::int64_t vector_slack = 128; // positions beyond a tile or strip, 
 
 constexpr std::int64_t widest_tile = 1024;
 constexpr std::int64_t fewest_blocks = 4;
-constexpr std::int64_t tile_in_cache = 256 * 1024;  // bytes of one tile's inputs: well within L2
-constexpr std::int64_t sums_in_cache = 128 * 1024;  // bytes of one task's grad_weight sums: more of them share a table
-constexpr std::int64_t indexes_in_cache = 16 << 20; // bytes of table indexes made in one call
+constexpr std::int64_t tile_in_cache = 256 * 1024; // bytes of one tile's inputs: well within L2
+constexpr std::int64_t sums_in_cache = 128 * 1024; // bytes of one task's grad_weight sums: more of them share a table
+constexpr std::int64_t most_indexes = 4 << 20;     // bytes of table indexes made in one call
 
 double multiplications(const qconv_layer_config &config, std::int64_t batch, std::int64_t width) {
     return static_cast<double>(batch) * static_cast<double>(width_out(config, width)) *
@@ -114,7 +113,7 @@ std::int64_t grad_weight_tile(const qconv_kernel &kernel, const qconv_layer_conf
 GradInputPlan plan_grad_input(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t batch,
                               std::int64_t width, int threads) {
     GradInputPlan plan{};
-    const std::int64_t block = std::lcm<std::int64_t>(kernel.width_block, 32); // tiles share no word of the state
+    const std::int64_t block = kernel.width_block;
     const std::int64_t blocks = ceil_div(ceil_div(width, config.stride), block);
     const std::int64_t rows = batch * config.groups;
     const std::int64_t workers = worthwhile_workers(kernel, multiplications(config, batch, width), threads);
@@ -145,7 +144,7 @@ GradWeightPlan plan_grad_weight(const qconv_kernel &kernel, const qconv_layer_co
                       "the table indexes of one sample must have at most " + std::to_string(max_elements) + " bytes");
     }
     plan.samples = std::min(batch, largest);
-    if (indexes > 0) plan.samples = std::clamp<std::int64_t>(indexes_in_cache / indexes, 1, plan.samples);
+    if (indexes > 0) plan.samples = std::clamp<std::int64_t>(most_indexes / indexes, 1, plan.samples);
 
     const std::int64_t rows = ceil_div(out_in_group(config), kernel.out_block) * config.groups;
     const std::int64_t workers = worthwhile_workers(kernel, multiplications(config, plan.samples, width), threads);

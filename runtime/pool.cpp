@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -8,20 +9,47 @@
 
 namespace qconv {
 
+WorkspacePool &WorkspacePool::shared() {
+    static WorkspacePool *const instance = new WorkspacePool;
+    return *instance;
+}
+
+WorkspacePool::User::User() {
+    WorkspacePool &pool = shared();
+    const std::lock_guard lock(pool.mutex_);
+    ++pool.users_;
+}
+
+WorkspacePool::User::~User() {
+    WorkspacePool &pool = shared();
+    const std::lock_guard lock(pool.mutex_);
+    if (--pool.users_ == 0) pool.idle_.clear();
+}
+
 Memory WorkspacePool::take(std::size_t bytes) {
     Memory memory;
     {
         const std::lock_guard lock(mutex_);
         // Room for everything that may come back, so that giving back cannot fail.
         idle_.reserve(idle_.size() + taken_ + 1);
-        if (!idle_.empty()) {
-            memory = std::move(idle_.back());
-            idle_.pop_back();
+        // The smallest that is large enough, else the largest, to be replaced.
+        const auto better = [bytes](const Memory &a, const Memory &b) {
+            const bool fits = a.bytes() >= bytes;
+            if (fits != (b.bytes() >= bytes)) return fits;
+            return fits ? a.bytes() < b.bytes() : a.bytes() > b.bytes();
+        };
+        const auto best = std::min_element(idle_.begin(), idle_.end(), better);
+        if (best != idle_.end()) {
+            memory = std::move(*best);
+            idle_.erase(best);
         }
         ++taken_;
     }
     try {
-        if (memory.bytes() < bytes) memory = Memory(bytes);
+        if (memory.bytes() < bytes) {
+            memory = Memory(); // before the new one is there, for both might not fit
+            memory = Memory(bytes);
+        }
     } catch (...) {
         const std::lock_guard lock(mutex_);
         --taken_;
@@ -36,10 +64,9 @@ void WorkspacePool::give_back(Memory memory) noexcept {
     --taken_;
 }
 
-WorkspaceLease::WorkspaceLease(WorkspacePool &pool, void *given, std::size_t given_bytes, std::size_t bytes)
-    : pool_(pool), given_(given) {
+WorkspaceLease::WorkspaceLease(void *given, std::size_t given_bytes, std::size_t bytes) : given_(given) {
     if (given == nullptr) {
-        owned_ = pool.take(bytes);
+        owned_ = WorkspacePool::shared().take(bytes);
         return;
     }
     if (reinterpret_cast<std::uintptr_t>(given) % memory_alignment != 0) {
@@ -52,7 +79,7 @@ WorkspaceLease::WorkspaceLease(WorkspacePool &pool, void *given, std::size_t giv
 }
 
 WorkspaceLease::~WorkspaceLease() {
-    if (given_ == nullptr) pool_.give_back(std::move(owned_));
+    if (given_ == nullptr) WorkspacePool::shared().give_back(std::move(owned_));
 }
 
 } // namespace qconv

@@ -92,7 +92,7 @@ void qconv_layer::forward_training(const float *x, std::int64_t batch, std::int6
     qconv::require_pointer(y, "y");
     const bool saves_state = saved() == QCONV_SAVES_STATE;
     if (saves_state) qconv::check_state({state, state_bytes}, state_size(batch, width));
-    const qconv::WorkspaceLease lease(pool_, workspace.data, workspace.bytes, plan.workspace());
+    const qconv::WorkspaceLease lease(workspace.data, workspace.bytes, plan.workspace());
     if (saves_state) save_state(plan, x, batch, width, static_cast<std::uint32_t *>(state), lease.data());
     run_forward(plan, x, batch, width, y, lease.data());
 }
@@ -149,7 +149,7 @@ void qconv_layer::backward(const float *x, qconv::StateView state, const float *
     if (gradients.weight != nullptr) weight_plan = grad_weight_plan(batch, width);
     if (gradients.bias != nullptr) bias_plan = qconv::bias_plan(config_, batch, width);
     const std::size_t bytes = std::max({input_plan.workspace(), weight_plan.workspace(), bias_plan.workspace()});
-    const qconv::WorkspaceLease lease(pool_, workspace.data, workspace.bytes, bytes);
+    const qconv::WorkspaceLease lease(workspace.data, workspace.bytes, bytes);
     if (gradients.input != nullptr) run_grad_input(input_plan, input, gradients.input, lease.data());
     if (gradients.weight != nullptr) run_grad_weight(weight_plan, input, gradients.weight, lease.data());
     if (gradients.bias != nullptr) {

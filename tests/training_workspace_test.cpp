@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "qconv/qconv.h"
+#include "runtime/plan_backward.h"
 #include "runtime/workspace.h"
 #include "support/catch.h"
 #include "support/counting_allocator.h"
@@ -156,6 +157,38 @@ TEST_CASE("training workspace: repeated steps and new weights allocate nothing",
     qconv_set_num_threads(1);
 }
 
+TEST_CASE("training workspace: layers share what they keep", "[workspace]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    qconv_set_num_threads(1);
+    Counter counter;
+    {
+        const Hooked hooked(counter);
+        {
+            const TrainingCase large = case_of(kShapesHere[0], *some_pairs()[0]);
+            const TrainingCase small = case_of(kShapesHere[2], *some_pairs()[0]);
+            const LayerPtr first = large.create(nullptr, nullptr, nullptr),
+                           second = small.create(nullptr, nullptr, nullptr);
+            Step on_first(large, first.get()), on_second(small, second.get());
+            size_t first_bytes = 0, second_bytes = 0;
+            REQUIRE(qconv_layer_training_workspace_size(first.get(), 3, 211, &first_bytes) == QCONV_OK);
+            REQUIRE(qconv_layer_training_workspace_size(second.get(), 2, 130, &second_bytes) == QCONV_OK);
+            REQUIRE(second_bytes < first_bytes);
+            const auto train = [](Step &step) {
+                CHECK(step.forward(step.c.shape().batch) == QCONV_OK);
+                CHECK(step.backward(step.c.shape().batch) == QCONV_OK);
+            };
+            train(on_first);
+            const int64_t warm = counter.allocations;
+            for (int i = 0; i < 3; ++i) {
+                train(on_second);
+                train(on_first);
+            }
+            CHECK(counter.allocations == warm);
+        }
+        CHECK(counter.outstanding == 0); // with the last layer they go, before the allocator does
+    }
+}
+
 TEST_CASE("training workspace: an allocator that fails", "[workspace]") {
     REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
     qconv_set_num_threads(1);
@@ -191,29 +224,36 @@ TEST_CASE("training workspace: an allocator that fails", "[workspace]") {
 /// So large a batch that grad_weight takes it in pieces: the sum is that of plain loops, to the last bit for integers.
 TEST_CASE("training workspace: a large batch", "[workspace]") {
     REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
-    constexpr int64_t channels = 48, width = 4096, batch = 100;
+    constexpr int64_t channels = 48, outputs = 32, width = 4096, batch = 40;
     qconv_layer_config config;
     qconv_layer_config_init(&config, QCONV_LAYER_QCONV1D);
     config.in_channels = channels;
+    config.out_channels = outputs;
     config.directions = QCONV_TRAINING;
-    const std::vector<float> weight(channels, 1.0f);
+    const std::vector<float> weight(channels * outputs, 1.0f);
     qconv_layer *created = nullptr;
     REQUIRE(qconv_layer_create(&config, weight.data(), nullptr, &created) == QCONV_OK);
     const LayerPtr layer(created);
-    std::vector<float> x(batch * channels * width), gy(batch * width), y(gy.size()), gw(channels);
+    const qconv_kernel &kernel = *qconv_layer_kernel(created, QCONV_GRAD_WEIGHT);
+    REQUIRE(kernel.path == QCONV_PATH_F32B1);
+    REQUIRE(plan_grad_weight(kernel, config, batch, batch, width, 1).samples < batch / 2);
+    std::vector<float> x(batch * channels * width), gy(batch * outputs * width), y(gy.size()), gw(weight.size());
     uint32_t random = 1;
     const auto next = [&random] { return random = random * 1664525U + 1013904223U, random >> 16; };
     for (float &v : x)
         v = static_cast<float>(next() % 7) - 3.0f;
     for (float &v : gy)
         v = static_cast<float>(next() % 5) - 2.0f;
-    std::vector<double> expected(channels);
-    for (int64_t n = 0; n < batch; ++n)
-        for (int64_t c = 0; c < channels; ++c)
-            for (int64_t w = 0; w < width; ++w) {
-                const float sign = x[static_cast<size_t>((n * channels + c) * width + w)] < 0 ? -1.0f : 1.0f;
-                expected[static_cast<size_t>(c)] += double{sign * gy[static_cast<size_t>(n * width + w)]};
-            }
+    const auto expected = [&](int64_t o, int64_t c) {
+        double sum = 0;
+        for (int64_t n = 0; n < batch; ++n) {
+            const float *row = &x[static_cast<size_t>((n * channels + c) * width)];
+            const float *gradient = &gy[static_cast<size_t>((n * outputs + o) * width)];
+            for (int64_t w = 0; w < width; ++w)
+                sum += row[w] < 0 ? -double{gradient[w]} : double{gradient[w]};
+        }
+        return sum;
+    };
     size_t bytes = 0;
     REQUIRE(qconv_layer_state_size(layer.get(), batch, width, &bytes) == QCONV_OK);
     std::vector<uint32_t> state(bytes / sizeof(uint32_t));
@@ -223,8 +263,9 @@ TEST_CASE("training workspace: a large batch", "[workspace]") {
                                              nullptr, 0) == QCONV_OK);
         REQUIRE(qconv_layer_backward(layer.get(), nullptr, state.data(), bytes, gy.data(), batch, width, nullptr,
                                      gw.data(), nullptr, nullptr, 0) == QCONV_OK);
-        for (size_t c = 0; c < gw.size(); ++c)
-            CHECK(double{gw[c]} == expected[c]);
+        for (const int64_t o : {0, 13, 31})
+            for (int64_t c = 0; c < channels; ++c)
+                CHECK(double{gw[static_cast<size_t>(o * channels + c)]} == expected(o, c));
     }
     qconv_set_num_threads(1);
 }

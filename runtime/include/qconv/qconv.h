@@ -104,7 +104,8 @@ typedef struct qconv_layer_config {
     qconv_quantizer weight_quantization; /* QConv1d and QConv1d_NoAct */
     qconv_quantizer weight_next;
     float weight_mix;
-    /* QConv1d: grad_input is 0 where |x| exceeds this (and where x is NaN). NaN, the default, switches it off. */
+    /* QConv1d: grad_input is 0 where |x| exceeds this (and where x is NaN). At least 0; NaN, the default, switches it
+     * off. */
     float gradient_cancellation_threshold;
     uint32_t directions; /* of qconv_direction; QCONV_FORWARD by default */
     /* Name of the one kernel to use (see qconv_kernel_at), or NULL for the best: specialised before generic, then by
@@ -138,12 +139,14 @@ qconv_status qconv_layer_width_out(const qconv_layer *layer, int64_t width, int6
 qconv_status qconv_layer_workspace_size(const qconv_layer *layer, int64_t batch, int64_t width, size_t *bytes);
 
 /* y = layer(x). With a workspace of at least workspace_size bytes (64-byte aligned) the call allocates nothing; with
- * NULL the layer keeps its own, grown on first use and reused, so that repeated calls allocate nothing either. batch
- * may be 0. x and y must not overlap. */
+ * NULL the library keeps one for each call that runs at the same time, for all layers together, grown when a call
+ * needs more and freed with the last layer, so that repeated calls allocate nothing either. batch may be 0. x and y
+ * must not overlap. */
 qconv_status qconv_layer_forward(const qconv_layer *layer, const float *x, int64_t batch, int64_t width, float *y,
                                  void *workspace, size_t workspace_bytes);
 
-/* Takes new weights (and bias, for conv1d) into the same layer, as create did. No other call may use the layer then. */
+/* Takes new weights (and bias, for conv1d) into the same layer, as create did, without allocating. No other call may
+ * use the layer then. */
 qconv_status qconv_layer_set_weights(qconv_layer *layer, const float *weight, const float *bias);
 
 /* The kernel a layer uses in one direction (exactly one bit; NULL if the layer was not created for it), and the bytes
@@ -240,7 +243,7 @@ const char *qconv_op_name(qconv_op op);            /* "forward", "grad_input", "
  * that is absent, "" if none. An unknown target name gives 0. */
 int qconv_cpu_supports(const char *target, const char **missing);
 
-/* Threads a forward call may use. Default: the size of the calling process's affinity mask. 1..1024. */
+/* Threads that one call may use. Default: the size of the calling process's affinity mask. 1..1024. */
 qconv_status qconv_set_num_threads(int threads);
 int qconv_get_num_threads(void);
 

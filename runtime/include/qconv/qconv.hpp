@@ -128,7 +128,8 @@ public:
     }
 
     /// Writes batch * out_channels * width_out(width) values to y, which must not overlap x. With a 64-byte aligned
-    /// workspace of workspace_size(batch, width) bytes the call allocates nothing; without, the layer keeps its own.
+    /// workspace of workspace_size(batch, width) bytes the call allocates nothing; without, the library keeps
+    /// one for all layers.
     void forward(std::span<const float> x, std::int64_t batch, std::int64_t width, std::span<float> y,
                  std::span<std::byte> workspace = {}) const {
         const std::int64_t outputs = width_out(width);
