@@ -305,10 +305,7 @@ void apply(const GradWeightLookupStages &s, const GeneratorContext &context) {
         .fuse(row, s.n, row)
         .parallel(row);
     signs.compute_at(index, row).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
-    padded.compute_at(index, row)
-        .bound_storage(s.c, 1)
-        .bound_storage(s.g, 1)
-        .vectorize(s.p, bytes, TailStrategy::RoundUp);
+    padded.compute_at(index, row).vectorize(s.p, bytes, TailStrategy::RoundUp);
     outside.compute_at(result, task).vectorize(s.o, lanes);
     outside.update(0).unscheduled();
     outside.update(1).unscheduled();
