@@ -1,6 +1,7 @@
 #include "pack.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <numeric>
 
@@ -160,12 +161,25 @@ private:
         const double unit = 1.0 / form_.top();
         std::int64_t sum = 0;
         *edge++ = 0;
-        for (std::int64_t k = 0; k < rows_.taps; ++k) {
-            std::int64_t level_sum = 0;
-            for (std::int64_t c = 0; c < rows_.channels; ++c)
-                level_sum += levels[c * rows_.taps + k];
-            sum += factor * level_sum - less;
-            *edge++ = static_cast<float>(static_cast<double>(sum) * unit);
+        // So many sums at once: of all taps of several channels, or of some taps of one.
+        constexpr std::int64_t lanes = 256;
+        const std::int64_t step = std::max<std::int64_t>(lanes / rows_.taps, 1);
+        for (std::int64_t first = 0; first < rows_.taps; first += lanes) {
+            const std::int64_t taps = std::min(lanes, rows_.taps - first);
+            std::array<std::uint32_t, lanes> sums{};
+            for (std::int64_t c = 0; c < rows_.channels; c += step) {
+                const std::uint8_t *part = levels + c * rows_.taps + first;
+                const std::int64_t count = std::min(step, rows_.channels - c) * taps;
+                for (std::int64_t i = 0; i < count; ++i)
+                    sums[static_cast<std::size_t>(i)] += part[i];
+            }
+            for (std::int64_t k = 0; k < taps; ++k) {
+                std::int64_t level_sum = 0;
+                for (std::int64_t i = k; i < step * taps; i += taps)
+                    level_sum += sums[static_cast<std::size_t>(i)];
+                sum += factor * level_sum - less;
+                *edge++ = static_cast<float>(static_cast<double>(sum) * unit);
+            }
         }
     }
 

@@ -79,9 +79,9 @@ inline void pad_same(qconv_layer_config &config) {
 
 /// What backward computes; an empty span is left out.
 struct Gradients {
-    std::span<float> input;  ///< shaped as x
-    std::span<float> weight; ///< shaped as weight
-    std::span<float> bias;   ///< [out_channels], conv1d only
+    std::span<float> input = {};  ///< shaped as x
+    std::span<float> weight = {}; ///< shaped as weight
+    std::span<float> bias = {};   ///< [out_channels], conv1d only
 };
 
 /// A layer with its weights packed. Movable, not copyable. Its const functions may run on several threads at once.
