@@ -85,7 +85,8 @@ def _forward_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> 
 def _state_shape(x: Tensor, spec: LayerSpec, directions: int) -> tuple[int, ...]:
     if x.dtype is not _float32 or spec.saved(directions) != SAVES_STATE:
         return (0,)
-    return x.shape[0], x.shape[1], 2, (x.shape[2] + 31) // 32
+    # Three dimensions: compilers like to turn tensors of four into channels-last.
+    return x.shape[0], x.shape[1], 2 * ((x.shape[2] + 31) // 32)
 
 
 def _training_cpu(
@@ -135,7 +136,7 @@ def _backward_cpu(
     grad_input = grad_output.new_empty((batch, spec.in_channels, width)) if wants_input else none
     grad_weight = grad_output.new_empty(spec.weight_shape()) if wants_weight else none.clone()
     grad_bias = grad_output.new_empty((spec.out_channels,)) if bias else none.clone()
-    x = None if x is None else x.contiguous()
+    x, state = None if x is None else x.contiguous(), state.contiguous()
     follow_torch_threads()
     packed = _cache.acquire(weight, None, layer, directions, forward=False)
     try:

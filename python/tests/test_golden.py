@@ -30,7 +30,7 @@ def test_forward(case):
 
 
 def gradients(case):
-    """(actual, expected) of each gradient."""
+    """(actual, expected) of each gradient, where bitorch's is defined: surrogates of infinite and huge values are NaN."""
     x, weight, grad_output, *expected = case.arrays("x", "weight", "y", "x", "weight", "bias")
     layer = case.layer
     x.requires_grad_()
@@ -44,7 +44,8 @@ def gradients(case):
         module = make_layer(layer, weight)
         y = module(x)
         inputs = [x, module.weight]
-    return list(zip(torch.autograd.grad(y, inputs, grad_output), expected))
+    actual = torch.autograd.grad(y, inputs, grad_output)
+    return [(ours[~theirs.isnan()], theirs[~theirs.isnan()]) for ours, theirs in zip(actual, expected)]
 
 
 # Where the sums are exact, what remains is the rounding of a surrogate's derivative.
@@ -82,7 +83,8 @@ def test_quantizer(case):
     x = values.clone().requires_grad_()
     y = quantizer(x)
     assert_close(y.detach(), quantized, sums=1e-6)
-    assert_close(torch.autograd.grad(y.sum(), x)[0], gradient, sums=1e-6)
+    defined = ~gradient.isnan()
+    assert_close(torch.autograd.grad(y.sum(), x)[0][defined], gradient[defined], sums=1e-6)
 
 
 @pytest.mark.parametrize("case", **named(QUANTIZERS))

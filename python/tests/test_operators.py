@@ -155,6 +155,18 @@ def test_weight_layout():
     assert torch.equal(qconv.conv1d(x, weight), qconv.conv1d(x, weight.contiguous()))
 
 
+def test_layouts_in_backward():
+    """A compiler may hand the operator its operands with other strides."""
+    layer = text()
+    x, weight, _ = operands(layer)
+    y, state = _ops.training(x, weight, None, layer, TRAINING)
+    grad = torch.randn_like(y)
+    expected = _ops.backward(grad, None, weight, state, layer, 21, TRAINING, False)
+    strided = [t.transpose(0, 1).contiguous().transpose(0, 1) for t in (grad, weight, state)]
+    actual = _ops.backward(strided[0], None, strided[1], strided[2], layer, 21, TRAINING, False)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected))
+
+
 def test_empty_batch():
     layer = qconv.QConv1d(6, 8, 3, gradient_cancellation_threshold=1.0)
     x = torch.randn(0, 6, 10, requires_grad=True)
