@@ -77,7 +77,8 @@ std::size_t grad_weight_scratch(const qconv_kernel &kernel, const qconv_layer_co
     if (kernel.tables > 0) {
         floats += kernel.out_block * taps * (plan.tile_channels + 1); // sums, and those outside
         floats += 2 * (std::int64_t{kernel.tables} << kernel.table_channels) * kernel.out_block;
-        bytes += 2 * index_row(kernel, config, plan); // the signs of a row, as they are and padded
+        // The signs of a row, as they are; and padded, where each row has a place of its own.
+        bytes += (1 + channels_in_group(config)) * index_row(kernel, config, plan);
     } else {
         const std::int64_t channels = round_up(plan.tile_channels, channel_block(kernel));
         const std::int64_t positions = seen_positions(kernel, config, plan.tile_width);
