@@ -1,6 +1,10 @@
-# Finds Halide 21 in the repository's virtual environment, or wherever CMAKE_PREFIX_PATH or Halide_DIR say.
+# Finds Halide 21 in the repository's virtual environment, or wherever CMAKE_PREFIX_PATH or Halide_DIR say. A Python that
+# builds a package names its site-packages there: the wheel's own CMake package looks for itself in another place.
 file(GLOB wheel "${PROJECT_SOURCE_DIR}/.venv/lib/python3*/site-packages/halide")
-find_package(Halide 21 REQUIRED shared HINTS "${wheel}/lib64/cmake/Halide")
+set(wheels ${wheel} ${CMAKE_PREFIX_PATH})
+list(TRANSFORM wheels REPLACE "/site-packages$" "/site-packages/halide")
+list(TRANSFORM wheels APPEND "/lib64/cmake/Halide")
+find_package(Halide 21 REQUIRED shared HINTS ${wheels})
 
 get_target_property(QCONV_HALIDE_INCLUDE Halide::Runtime INTERFACE_INCLUDE_DIRECTORIES)
 

@@ -69,9 +69,7 @@ def _current(layer: Layer, source: tuple, forward: bool) -> bool:
     )
 
 
-def _pack(
-    entry: _Entry, layer: Layer | None, weight: Tensor, bias: Tensor | None, text: str, directions: int
-) -> Layer:
+def _pack(entry: _Entry, layer: Layer | None, weight: Tensor, bias: Tensor | None, text: str, directions: int) -> Layer:
     spec = layer_spec(text)
     _check_shapes(spec, weight, bias)
     # The tensors, not only their addresses: they live until the packing is done.
@@ -107,7 +105,7 @@ def forget(weight: Tensor) -> None:
 
 
 def _count_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    """PyTorch's fused optimizers change parameters without counting it, and packed weights would stay what they were."""
+    """Fused optimizers change parameters without counting it, and packed weights would stay what they were."""
     if not torch.compiler.is_compiling():
         changed = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch.autograd.graph.increment_version(changed)

@@ -1,4 +1,4 @@
-"""The same layers in PyTorch's own operations: what double precision runs, and what quantizer modules do on their own."""
+"""The same layers in PyTorch's own operations: what double precision runs, and quantizer modules on their own."""
 
 import torch
 from torch import Tensor

@@ -1,7 +1,7 @@
 """The operators: torch.ops.qconv.{forward, training, backward}.
 
-A layer travels as the text of _layer.layer_text. `training` is `forward` with a gradient; besides y it returns the state
-that `backward` needs where the layer saves one: the signs and masks of x, 2 bits an element, instead of x.
+A layer travels as the text of _layer.layer_text. `training` is `forward` with a gradient; besides y it returns the
+state that `backward` needs where the layer saves one: the signs and masks of x, 2 bits an element, instead of x.
 """
 
 import torch
@@ -89,9 +89,7 @@ def _state_shape(x: Tensor, spec: LayerSpec, directions: int) -> tuple[int, ...]
     return x.shape[0], x.shape[1], 2 * ((x.shape[2] + 31) // 32)
 
 
-def _training_cpu(
-    x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int
-) -> tuple[Tensor, Tensor]:
+def _training_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int) -> tuple[Tensor, Tensor]:
     spec = layer_spec(layer)
     _check_input(x, weight, spec)
     state = torch.empty(_state_shape(x, spec, directions), dtype=torch.int32, device=x.device)
@@ -193,7 +191,7 @@ def _backward_fake(
 
 
 def _directly(x: Tensor) -> bool:
-    """Whether nothing but the CPU kernel would see this call: no compiler, tracer, subclass, mode, transform or autocast.
+    """Whether nothing but the CPU kernel would see this call: no compiler, tracer, subclass, mode, transform, autocast.
     Then it is called as it is, which saves the dispatcher's way to Python and back."""
     return (
         type(x) is Tensor

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional, init
 
@@ -73,9 +72,7 @@ def conv1d(
 class QActivation(nn.Module):
     """Quantizes, and lets no gradient through where the input exceeds a threshold (None or 0: everywhere)."""
 
-    def __init__(
-        self, activation: Quantization = None, gradient_cancellation_threshold: float | None = None
-    ) -> None:
+    def __init__(self, activation: Quantization = None, gradient_cancellation_threshold: float | None = None) -> None:
         super().__init__()
         limit = gradient_cancellation_threshold
         if limit is not None and not limit >= 0:
@@ -149,8 +146,8 @@ class QConv1d_NoAct(nn.Conv1d):  # noqa: N801
     ) -> None:
         if bias:
             raise ValueError(
-                "bias is True; a quantized layer has none, since compiled kernels keep sums of integers: use False, and "
-                "add a bias after the layer (BatchNorm1d has one)"
+                "bias is True; a quantized layer has none, since compiled kernels keep sums of integers: use False, "
+                "and add a bias after the layer (BatchNorm1d has one)"
             )
         sides = _resolve_padding(
             padding, _single("kernel_size", kernel_size), _single("stride", stride), _single("dilation", dilation)

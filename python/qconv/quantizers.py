@@ -96,8 +96,8 @@ class WeightDoReFa(_DoReFa):
 class ProgressiveSign(Quantizer):
     """Training: hardtanh(v / max(1 - T, 1e-7)), T = 1 - alpha^(-beta scale); evaluation: sign. Gradient 1.
 
-    The scale goes from 0 at the start of training to 1 at its end: set `ProgressiveSign.global_scale` for all of them, or,
-    with use_global_scaling=False, `scale` of one. custom_transform gives T of the scale in place of the formula.
+    The scale goes from 0 at the start of training to 1 at its end: set `ProgressiveSign.global_scale` for all of them,
+    or, with use_global_scaling=False, `scale` of one. custom_transform gives T of the scale in place of the formula.
     """
 
     name = "progressive_sign"
@@ -142,9 +142,7 @@ class Scheduled(Quantizer):
     name = "scheduled"
     bit_width = 32
 
-    def __init__(
-        self, quantizations: Sequence[nn.Module], procedure: str = "mix_linear", factor: float = 0.0
-    ) -> None:
+    def __init__(self, quantizations: Sequence[nn.Module], procedure: str = "mix_linear", factor: float = 0.0) -> None:
         super().__init__()
         if procedure not in ("mix_linear", "step"):
             raise ValueError(f"procedure is {procedure!r}; it must be 'mix_linear' or 'step'")

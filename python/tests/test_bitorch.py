@@ -34,11 +34,20 @@ class Net(nn.Module):
         self.body = nn.Sequential(
             theirs.QConv1d(8, 8, 3, padding=1, bias=False),
             nn.BatchNorm1d(8),
-            theirs.QConv1d(8, 12, 4, 2, 3, input_quantization="swishsign", weight_quantization="approxsign", pad_value=0.5),
+            theirs.QConv1d(
+                8, 12, 4, 2, 3, input_quantization="swishsign", weight_quantization="approxsign", pad_value=0.5
+            ),
             nn.BatchNorm1d(12),
-            theirs.QConv1d(12, 8, 3, groups=2, input_quantization=quantizers.InputDoReFa(2),
-                           weight_quantization=quantizers.WeightDoReFa(2), gradient_cancellation_threshold=2.0),
-        )  # fmt: skip
+            theirs.QConv1d(
+                12,
+                8,
+                3,
+                groups=2,
+                input_quantization=quantizers.InputDoReFa(2),
+                weight_quantization=quantizers.WeightDoReFa(2),
+                gradient_cancellation_threshold=2.0,
+            ),
+        )
         self.last = theirs.QConv1d_NoAct(8, 6, 3, padding="same")
         self.classify = theirs.QLinear(6, 5, bias=False)
 
@@ -93,13 +102,16 @@ def test_what_cannot_be_cloned_is_said():
         bitorch.convert(nn.Sequential(layer), RuntimeMode.CPU)
 
 
-@pytest.mark.parametrize("options", [
-    {"pad_value": 0.0, "padding": 2},
-    {"gradient_cancellation_threshold": None},
-    {"gradient_cancellation_threshold": 0.0},
-    {"gradient_cancellation_threshold": 0.5},
-    {"padding": 2, "padding_mode": "circular"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pad_value": 0.0, "padding": 2},
+        {"gradient_cancellation_threshold": None},
+        {"gradient_cancellation_threshold": 0.0},
+        {"gradient_cancellation_threshold": 0.5},
+        {"padding": 2, "padding_mode": "circular"},
+    ],
+)
 def test_quirks_are_kept(options):
     """Where bitorch does not do what its documentation says, the plug-in does as bitorch does."""
     layer = theirs.QConv1d(4, 6, 3, **options)

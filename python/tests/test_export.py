@@ -19,16 +19,21 @@ def make_net():
         nn.Conv1d(3, 8, 5, padding="same"),
         qconv.QConv1d(8, 8, 3, padding=[2, 0], dilation=2, gradient_cancellation_threshold=1.0),
         nn.Sequential(
-            qconv.QConv1d(8, 12, 4, 2, 3, input_quantization="swishsign", weight_quantization="approxsign", pad_value=0.5),
+            qconv.QConv1d(
+                8, 12, 4, 2, 3, input_quantization="swishsign", weight_quantization="approxsign", pad_value=0.5
+            ),
             nn.BatchNorm1d(12),
         ),
         qconv.QConv1d(12, 8, 3, input_quantization=qconv.InputDoReFa(4), weight_quantization=qconv.WeightDoReFa(2)),
         qconv.QConv1d_NoAct(8, 6, 3, padding="same", groups=2),
         qconv.QConv1d(
-            6, 6, 3, input_quantization="progressive_sign",
+            6,
+            6,
+            3,
+            input_quantization="progressive_sign",
             weight_quantization=qconv.Scheduled(["identity", "sign"], factor=0.25),
         ),
-    )  # fmt: skip
+    )
 
 
 def test_round_trip_through_qconvc(tmp_path):

@@ -30,7 +30,7 @@ def test_forward(case):
 
 
 def gradients(case):
-    """(actual, expected) of each gradient, where bitorch's is defined: surrogates of infinite and huge values are NaN."""
+    """(actual, expected) of each gradient, where bitorch's is a number: surrogates of huge values are NaN."""
     x, weight, grad_output, *expected = case.arrays("x", "weight", "y", "x", "weight", "bias")
     layer = case.layer
     x.requires_grad_()

@@ -54,7 +54,8 @@ def manual(x, weight, left, right, value, **options):
 
 
 @pytest.mark.parametrize(
-    ("padding", "sides"), [(0, (0, 0)), (2, (2, 2)), ((2,), (2, 2)), ([3, 1], (3, 1)), ("valid", (0, 0)), ("same", (3, 3))]
+    ("padding", "sides"),
+    [(0, (0, 0)), (2, (2, 2)), ((2,), (2, 2)), ([3, 1], (3, 1)), ("valid", (0, 0)), ("same", (3, 3))],
 )
 @pytest.mark.parametrize("pad_value", [None, 0.0, 0.5])
 def test_padding(padding, sides, pad_value):
@@ -215,7 +216,11 @@ ERRORS = {
     "threshold": (lambda: qconv.QConv1d(4, 6, 3, gradient_cancellation_threshold=-1), ValueError, "threshold is -1"),
     "same": (lambda: qconv.QConv1d(4, 6, 3, stride=2, padding="same"), ValueError, "stride is 2"),
     "padding": (lambda: qconv.QConv1d(4, 6, 3, padding="full"), ValueError, "'full'.*'same' or 'valid'"),
-    "negative": (lambda: qconv.QConv1d(4, 6, 3, padding=[1, -1]), ValueError, "padding is -1; it must be an integer >= 0"),
+    "negative": (
+        lambda: qconv.QConv1d(4, 6, 3, padding=[1, -1]),
+        ValueError,
+        "padding is -1; it must be an integer >= 0",
+    ),
     "groups": (lambda: qconv.QConv1d(4, 6, 3, groups=3), ValueError, "divisible by groups"),
     "kernel": (lambda: qconv.QConv1d(4, 6, 0), ValueError, "kernel_size is 0"),
     "channels": (lambda: qconv.QConv1d(4, 6, 3)(torch.randn(1, 5, 9)), ValueError, "5 channels.*in_channels is 4"),
