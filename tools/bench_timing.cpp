@@ -108,7 +108,8 @@ size_t TimedLayer::verify() {
         run_->forward();
     }
     Oracle oracle(run_->config(), data_, kOracleMacs, kSeed);
-    std::string problem = oracle.check_state(*run_);
+    std::string problem = run_->workspace_problem();
+    if (problem.empty()) problem = oracle.check_state(*run_);
     size_t checked = 0;
     for (const qconv_op op : work_) {
         const Verdict verdict = oracle.check(*run_, op);

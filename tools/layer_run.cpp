@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <new>
 #include <utility>
 
@@ -14,6 +15,9 @@ namespace qconv::tools {
 namespace {
 
 constexpr std::align_val_t kWorkspaceAlignment{64};
+// Behind the workspace, to tell a kernel whose scratch was counted too small.
+constexpr std::size_t kGuardBytes = 4 << 20;
+constexpr std::byte kGuard{0xa5};
 
 std::size_t elements(int64_t a, int64_t b, int64_t c) {
     return static_cast<std::size_t>(a * b * c);
@@ -56,8 +60,16 @@ void LayerRun::resize_workspace() {
     if (config_.directions & QCONV_FORWARD)
         check(qconv_layer_workspace_size(layer_.get(), data_.batch, data_.width, &forward), what_);
     if (trains()) check(qconv_layer_training_workspace_size(layer_.get(), data_.batch, data_.width, &training), what_);
-    workspace_bytes_ = std::max({forward, training, std::size_t{1}});
-    workspace_.reset(static_cast<std::byte *>(::operator new(workspace_bytes_, kWorkspaceAlignment)));
+    workspace_bytes_ = std::max(forward, training);
+    workspace_.reset(static_cast<std::byte *>(::operator new(workspace_bytes_ + kGuardBytes, kWorkspaceAlignment)));
+    std::fill_n(workspace_.get() + workspace_bytes_, kGuardBytes, kGuard);
+}
+
+std::string LayerRun::workspace_problem() const {
+    const std::byte *guard = workspace_.get() + workspace_bytes_;
+    // Every byte is as the one before it.
+    if (guard[0] == kGuard && std::memcmp(guard, guard + 1, kGuardBytes - 1) == 0) return "";
+    return fmt::format("it wrote behind its workspace of {} bytes", workspace_bytes_);
 }
 
 void LayerRun::forward() {

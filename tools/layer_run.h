@@ -31,7 +31,7 @@ struct Gradients {
 
 class LayerRun {
 public:
-    /// Creates the layer and what its directions need: outputs, saved state, a workspace of exactly the size asked for.
+    /// Creates the layer and what its directions need: outputs, saved state, a workspace of the size asked for.
     /// `data` must outlive this. `what` begins the messages of the errors that are thrown, here and later.
     LayerRun(const qconv_layer_config &config, const LayerData &data, std::string what);
 
@@ -46,6 +46,8 @@ public:
     void spoil();
     /// To be called when the number of threads has changed.
     void resize_workspace();
+    /// "" unless something was written behind the workspace.
+    std::string workspace_problem() const;
 
     const qconv_layer_config &config() const { return config_; }
     const LayerData &data() const { return data_; }

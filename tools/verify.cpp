@@ -82,7 +82,8 @@ private:
             if (!result.problem.empty()) return;
         }
         const Verdict verdict = oracle_->check(layer, op);
-        result.problem = verdict.problem;
+        result.problem = layer.workspace_problem();
+        if (result.problem.empty()) result.problem = verdict.problem;
         result.checked = verdict.checked, result.total = verdict.total;
         result.max_error = verdict.max_error, result.max_tolerance = verdict.max_tolerance;
     }
@@ -110,6 +111,7 @@ private:
         tools::check(qconv_set_num_threads(others), "threads");
         layer.resize_workspace();
         backward();
+        if (std::string wrong = layer.workspace_problem(); !wrong.empty()) return wrong;
         const std::vector<float> elsewhere = gradient;
         tools::check(qconv_set_num_threads(threads), "threads");
         layer.resize_workspace();
