@@ -47,7 +47,8 @@ std::size_t grad_input_scratch(const qconv_kernel &kernel, const qconv_layer_con
     const std::int64_t strip = kernel.width_block + vector_slack;
     const std::int64_t reach = shift_range(config);
     const std::int64_t channels = kernel.tables > 0 ? channels_in_group(config) : kernel.out_block;
-    std::int64_t floats = (tile_width + kernel.width_block + vector_slack + reach) * padded_outputs(kernel, config);
+    // A tile's gradients lie in room for twice its columns, half of it untouched: Halide bounds the strips one by one.
+    std::int64_t floats = (2 * tile_width + kernel.width_block + vector_slack + reach) * padded_outputs(kernel, config);
     // Of one strip: the sums of these channels, and the factor and mask of one.
     floats += strip * config.stride * (channels + 2);
     if (kernel.tables > 0) floats += (std::int64_t{kernel.tables} << kernel.table_channels) * (strip + reach);
