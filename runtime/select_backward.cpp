@@ -15,6 +15,7 @@ namespace {
 constexpr double lookup = 1.5;      // an addition from memory, often across a cache line
 constexpr double table_entry = 1.5; // an addition and a store
 constexpr double transposed_element = 1.5;
+constexpr double add_to_sum = 3; // a load, an addition, a store
 constexpr double copy_element = 2;
 constexpr double quantize_element = 4;
 constexpr double store_output = 4;
@@ -34,9 +35,12 @@ double grad_input_cost(const qconv_kernel &kernel, const Sizes &size, double lan
     if (kernel.path == QCONV_PATH_F32F32) {
         return (ends + padded(size.channels, kernel.out_block) * size.outputs * size.taps) / lanes;
     }
-    const double tables = padded(size.outputs, double(kernel.table_channels) * kernel.tables) / kernel.table_channels;
+    const double chunks = std::ceil(size.outputs / (double(kernel.table_channels) * kernel.tables));
     const double build = std::exp2(kernel.table_channels) * table_entry * size.reach;
-    return (ends + tables * (build + size.taps * size.channels * lookup)) / lanes;
+    // Of one vector a look-up, much of the time goes into finding its address.
+    const double addressed = kernel.width_block > lanes ? lookup : 1.3 * lookup;
+    const double sums = size.channels * (size.stride * add_to_sum + kernel.tables * size.taps * addressed);
+    return (ends + chunks * (kernel.tables * build + sums)) / lanes;
 }
 
 // Work of one output position.
