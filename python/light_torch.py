@@ -1,8 +1,8 @@
 """Lets PyTorch's wheel run on a machine without the CUDA libraries that it asks for.
 
 The wheel on PyPI is linked against cuBLAS, cuDNN and a dozen more, 4.5 GB installed, of which a CPU never calls one.
-This puts libraries of the same names beside PyTorch's own, whose functions only abort: enough for the loader. The small CUDA
-runtime is a real one (PyTorch's start-up registers its kernels there).
+This puts libraries of the same names beside PyTorch's own, whose functions only abort: enough for the loader. The small
+CUDA runtime is a real one (PyTorch's start-up registers its kernels there).
 
 usage: python light_torch.py FOLDER     (torch/lib of an installation made with pip install --no-deps torch)
 """

@@ -102,14 +102,59 @@ def _training_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, di
     follow_torch_threads()
     packed = _cache.acquire(weight, bias, layer, directions)
     try:
-        check(
-            _forward_training(
-                packed.pointer, x.data_ptr(), batch, width, y.data_ptr(), state.data_ptr(), state.nbytes, None, 0
-            )
+        status = _forward_training(
+            packed.pointer, x.data_ptr(), batch, width, y.data_ptr(), state.data_ptr(), state.nbytes, None, 0
         )
+        if status:
+            check(status)
     finally:
         packed.users.pop()
     return y, state
+
+
+def _gradients(
+    grad_output: Tensor,
+    x: Tensor | None,
+    weight: Tensor,
+    state: Tensor,
+    layer: str,
+    width: int,
+    directions: int,
+    bias: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    spec = layer_spec(layer)
+    wants_input, wants_weight = bool(directions & GRAD_INPUT), bool(directions & GRAD_WEIGHT)
+    if grad_output.dtype is _float64:
+        with torch._C._AutoDispatchBelowAutograd():
+            return _composite.backward(spec, grad_output, x, weight, (wants_input, wants_weight, bias))
+    grad_output, state = grad_output.contiguous(), state.contiguous()
+    x = None if x is None else x.contiguous()
+    batch = grad_output.shape[0]
+    grad_input = grad_output.new_empty((batch, spec.in_channels, width)) if wants_input else None
+    grad_weight = grad_output.new_empty(spec.weight_shape()) if wants_weight else None
+    grad_bias = grad_output.new_empty((spec.out_channels,)) if bias else None
+    follow_torch_threads()
+    packed = _cache.acquire(weight, None, layer, directions, forward=False)
+    try:
+        status = _backward(
+            packed.pointer,
+            None if x is None else x.data_ptr(),
+            state.data_ptr(),
+            state.nbytes,
+            grad_output.data_ptr(),
+            batch,
+            width,
+            None if grad_input is None else grad_input.data_ptr(),
+            None if grad_weight is None else grad_weight.data_ptr(),
+            None if grad_bias is None else grad_bias.data_ptr(),
+            None,
+            0,
+        )
+        if status:
+            check(status)
+    finally:
+        packed.users.pop()
+    return grad_input, grad_weight, grad_bias
 
 
 def _backward_cpu(
@@ -122,41 +167,9 @@ def _backward_cpu(
     directions: int,
     bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    spec = layer_spec(layer)
-    wants_input, wants_weight = bool(directions & GRAD_INPUT), bool(directions & GRAD_WEIGHT)
-    batch = grad_output.shape[0]
-    none = grad_output.new_empty((0,))
-    if grad_output.dtype is _float64:
-        with torch._C._AutoDispatchBelowAutograd():
-            grads = _composite.backward(spec, grad_output, x, weight, (wants_input, wants_weight, bias))
-        return tuple(none.clone() if grad is None else grad.contiguous() for grad in grads)
-    grad_output = grad_output.contiguous()
-    grad_input = grad_output.new_empty((batch, spec.in_channels, width)) if wants_input else none
-    grad_weight = grad_output.new_empty(spec.weight_shape()) if wants_weight else none.clone()
-    grad_bias = grad_output.new_empty((spec.out_channels,)) if bias else none.clone()
-    x, state = None if x is None else x.contiguous(), state.contiguous()
-    follow_torch_threads()
-    packed = _cache.acquire(weight, None, layer, directions, forward=False)
-    try:
-        check(
-            _backward(
-                packed.pointer,
-                None if x is None else x.data_ptr(),
-                state.data_ptr(),
-                state.nbytes,
-                grad_output.data_ptr(),
-                batch,
-                width,
-                grad_input.data_ptr() if wants_input else None,
-                grad_weight.data_ptr() if wants_weight else None,
-                grad_bias.data_ptr() if bias else None,
-                None,
-                0,
-            )
-        )
-    finally:
-        packed.users.pop()
-    return grad_input, grad_weight, grad_bias
+    """An operator has no optional results: those not asked for are empty."""
+    grads = _gradients(grad_output, x, weight, state, layer, width, directions, bias)
+    return tuple(grad_output.new_empty((0,)) if grad is None else grad.contiguous() for grad in grads)
 
 
 def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
@@ -225,16 +238,25 @@ class _Training(torch.autograd.Function):
         return y, state
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_output: Tensor | None, _):
-        if grad_output is None:
-            return None, None, None, None, None
-        x, weight, state = ctx.saved_tensors
-        bias = ctx.needs_input_grad[2]
-        compute = _backward_cpu if _directly(grad_output) else backward
-        grads = compute(grad_output, x, weight, state, ctx.layer, ctx.width, ctx.directions, bias)
-        needed = (ctx.directions & GRAD_INPUT, ctx.directions & GRAD_WEIGHT, bias)
-        return *(grad if need else None for grad, need in zip(grads, needed)), None, None
+        # The wrapper that refuses second derivatives takes its time, and only these have gradients enabled here.
+        return (_once_differentiable if torch.is_grad_enabled() else _training_backward)(ctx, grad_output, _)
+
+
+def _training_backward(ctx, grad_output: Tensor | None, _):
+    if grad_output is None:
+        return None, None, None, None, None
+    x, weight, state = ctx.saved_tensors
+    bias = ctx.needs_input_grad[2]
+    arguments = grad_output, x, weight, state, ctx.layer, ctx.width, ctx.directions, bias
+    if _directly(grad_output):
+        return *_gradients(*arguments), None, None
+    needed = (ctx.directions & GRAD_INPUT, ctx.directions & GRAD_WEIGHT, bias)
+    grads = backward(*arguments)
+    return *(grad if need else None for grad, need in zip(grads, needed)), None, None
+
+
+_once_differentiable = once_differentiable(_training_backward)
 
 
 _library.impl("forward", _forward_cpu, "CPU")
