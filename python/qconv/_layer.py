@@ -144,13 +144,18 @@ def layer_text(*fields: Any) -> str:
     if text is None:
         if len(_texts) >= 1024:
             _texts.clear()
-        text = _texts[fields] = json.dumps(LayerSpec(*fields).to_json(), separators=(",", ":"))
+        text = _texts[fields] = _write(fields)
     return text
 
 
 @torch.compiler.assume_constant_result  # The graph holds the text; _constants has put guards on all it is made from.
 def _traced_text(fields: State) -> str:
-    return json.dumps(LayerSpec(*fields).to_json(), separators=(",", ":"))
+    return _write(fields)
+
+
+def _write(fields: State) -> str:
+    # bitorch's layers may hold NumPy's integers.
+    return json.dumps(LayerSpec(*fields).to_json(), separators=(",", ":"), default=int)
 
 
 def _constants(value: Any) -> Any:

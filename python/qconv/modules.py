@@ -22,6 +22,8 @@ def _single(name: str, value: Any, least: int = 1) -> int:
     """PyTorch takes a number, or a sequence of one."""
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1:
         (value,) = value
+    if hasattr(value, "__index__") and not isinstance(value, (bool, int)):
+        value = value.__index__()  # NumPy's integers
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} is {value!r}; it must be an integer >= {least}")
     return value
@@ -149,10 +151,11 @@ class QConv1d_NoAct(nn.Conv1d):  # noqa: N801
                 "bias is True; a quantized layer has none, since compiled kernels keep sums of integers: use False, "
                 "and add a bias after the layer (BatchNorm1d has one)"
             )
-        sides = _resolve_padding(
-            padding, _single("kernel_size", kernel_size), _single("stride", stride), _single("dilation", dilation)
-        )
-        one_number = isinstance(padding, (int, str)) or len(padding) == 1
+        in_channels, out_channels = _single("in_channels", in_channels), _single("out_channels", out_channels)
+        kernel_size, stride = _single("kernel_size", kernel_size), _single("stride", stride)
+        dilation, groups = _single("dilation", dilation), _single("groups", groups)
+        sides = _resolve_padding(padding, kernel_size, stride, dilation)
+        one_number = not isinstance(padding, Sequence) or isinstance(padding, str) or len(padding) == 1
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding if one_number else 0, dilation, groups, False,
             padding_mode, device, dtype,

@@ -3,6 +3,7 @@
 import copy
 import io
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -84,6 +85,13 @@ def test_padding_modes(mode):
     assert torch.equal(layer(x), expected)
     grads = [torch.autograd.grad(m(x.to(m.weight.dtype)).square().sum(), x)[0] for m in (layer, twin)]
     assert_close(*grads)
+
+
+def test_numpys_integers():
+    layer = qconv.QConv1d(*np.array([4, 6, 3, 2, 1]), groups=np.int64(2))
+    assert layer(torch.randn(1, 4, 9)).shape == (1, 6, 5)
+    with pytest.raises(ValueError, match="stride is 0"):
+        qconv.QConv1d(4, 6, 3, stride=np.int64(0))
 
 
 def test_conv1d_is_torchs():
