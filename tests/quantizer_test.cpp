@@ -3,6 +3,7 @@
 #include "generators/quantizers.h"
 
 #include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -180,6 +181,26 @@ TEST_CASE("quantizers: forward and surrogate expressions give bitorch's values",
             CHECK(std::abs(selected_gradient[i] - double{golden.gradient[i]}) <= slack);
         }
     }
+}
+
+TEST_CASE("quantizers: surrogates beyond their range, and of NaN", "[quantizers]") {
+    constexpr float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+    const std::vector<float> values{nan, infinity, -infinity, 3e38f, std::nextafter(1.0f, 2.0f), 1.0f, -1.0f, -0.0f};
+    const Evaluator evaluate(values);
+    for (const auto kind : {QCONV_APPROXSIGN, QCONV_STEHEAVISIDE}) {
+        qconv_quantizer q{};
+        q.kind = kind;
+        const auto alone = evaluate([&](const Expr &v) { return gradient_of(q, v); });
+        const auto selected = evaluate([&](const Expr &v) { return quantizers::gradient(kind, v, 5.0f); });
+        for (size_t i = 0; i < values.size(); ++i) {
+            INFO("kind " << kind << " at " << values[i]);
+            const double expected = reference::surrogate(q, values[i]);
+            CHECK(alone[i] == expected);
+            CHECK(selected[i] == expected);
+        }
+    }
+    const auto within = evaluate([](const Expr &v) { return quantizers::at_most(v, 1.0f); });
+    CHECK(within == std::vector<float>{0, 0, 1, 0, 0, 1, 1, 1});
 }
 
 TEST_CASE("quantizers: the oracle gives bitorch's values", "[quantizers][golden]") {
