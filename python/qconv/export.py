@@ -144,7 +144,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"qconv.export: {error}", file=sys.stderr)
         return 2
     layers = json.loads(path.read_text())["layers"]
-    print(f"{path}: {len(layers)} layers: {', '.join(layer['name'] for layer in layers)}")
+    count = f"{len(layers)} layer{'s' if len(layers) > 1 else ''}"
+    print(f"{path}: {count}: {', '.join(layer['name'] for layer in layers)}")
     return 0
 
 

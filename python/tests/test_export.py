@@ -96,7 +96,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     torch.save(net.state_dict(), tmp_path / "net.pt")
     monkeypatch.chdir(tmp_path)
     assert main(["my_nets:make", "net.pt", "-o", "out"]) == 0
-    assert "1 layers: 0" in capsys.readouterr().out
+    assert "1 layer: 0" in capsys.readouterr().out
     assert np.array_equal(np.load(tmp_path / "out" / "weights" / "0_weight.npy"), net[0].weight.detach().numpy())
     for arguments, message in (
         (["my_nets", "net.pt", "-o", "out"], "must be module:factory"),

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 import qconv
 from qconv import _cache, _ops
@@ -123,6 +125,40 @@ def test_double_is_the_same_layer(kind):
     for single, double in zip(*results):
         assert single.dtype == torch.float32 and double.dtype == torch.float64
         assert_close(single, double.float())
+
+
+class Recorder(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_modes_see_the_operators():
+    """The short way to the kernel is for calls that nothing watches."""
+    layer = qconv.QConv1d(4, 4, 3, gradient_cancellation_threshold=1.0)
+    x = torch.randn(2, 4, 9)
+    with Recorder() as recorder:
+        layer(x).sum().backward()
+        with torch.no_grad():
+            layer(x)
+    for name in ("training", "backward", "forward"):
+        assert f"qconv.{name}.default" in recorder.names
+
+
+def test_checkpoint_and_transforms():
+    layer = qconv.QConv1d(4, 4, 3, gradient_cancellation_threshold=1.0)
+    x = torch.randn(2, 4, 9, requires_grad=True)
+    expected = torch.autograd.grad(layer(x).square().sum(), [x, layer.weight])
+    again = torch.autograd.grad(checkpoint(layer, x, use_reentrant=False).square().sum(), [x, layer.weight])
+    assert all(torch.equal(a, b) for a, b in zip(again, expected))
+    with torch.no_grad():
+        assert torch.equal(torch.vmap(layer)(x[None])[0], layer(x))
+        exported = torch.export.export(layer, (x.detach(),)).module()
+        assert torch.equal(exported(x.detach()), layer(x))
 
 
 def test_second_derivatives_are_refused():
