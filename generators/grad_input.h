@@ -147,7 +147,7 @@ private:
         const Expr second = quantizers::gradient(next, v, next_beta);
         const Expr mixed = select(mix == 0.0f, first, second * mix + first * (1.0f - mix));
         const Expr unlimited = strict_float(threshold != threshold); // NaN: no threshold
-        const Expr from_input = select(unlimited || strict_float(abs(v) <= threshold), mixed, 0.0f);
+        const Expr from_input = select(unlimited || quantizers::at_most(abs(v), threshold), mixed, 0.0f);
         factor(column, phase, c, g, n) =
             select(factor_kind == int(Surrogate::One), 1.0f, from_state(), cast<float>(cast<int32_t>(bit)), from_input);
     }
