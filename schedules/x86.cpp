@@ -62,6 +62,20 @@ void schedule_input(Func y, const OutputStages &s, const Loops &loops, const Tar
     }
 }
 
+/// Tables of positions p: all entries of one vector of positions together, so that they share the half sums.
+void build_tables(Func table, const std::vector<Func> &halves, const LoopLevel &level, const Var &p, const Var &entry,
+                  int entries, int lanes) {
+    Var pi("pi");
+    table.compute_at(level)
+        .bound_extent(entry, entries)
+        .split(p, p, pi, lanes, TailStrategy::RoundUp)
+        .reorder(pi, entry, p)
+        .vectorize(pi)
+        .unroll(entry);
+    for (Func half : halves)
+        half.compute_at(table, p).vectorize(p, lanes, TailStrategy::RoundUp).unroll(entry);
+}
+
 } // namespace
 
 void apply(const ForwardStages &s, const GeneratorContext &context) {
@@ -118,12 +132,7 @@ void apply(const LookupStages &s, const GeneratorContext &context) {
     acc.update().reorder(s.w, s.o, s.chunks).vectorize(s.w, lanes).unroll(s.w);
     part.compute_at(acc, s.o).vectorize(s.w, lanes).unroll(s.w);
     part.update().reorder(s.w, s.tables, s.taps).vectorize(s.w, lanes).unroll(s.w).unroll(s.tables);
-    table.compute_at(acc, s.chunks)
-        .bound_extent(s.entry, s.table_entries)
-        .vectorize(s.p, lanes, TailStrategy::RoundUp)
-        .unroll(s.entry);
-    for (Func half : s.halves)
-        half.compute_at(table, s.p).vectorize(s.p, lanes, TailStrategy::RoundUp).unroll(s.entry);
+    build_tables(table, s.halves, LoopLevel(acc, s.chunks), s.p, s.entry, s.table_entries, lanes);
 }
 
 namespace {
@@ -224,12 +233,7 @@ void apply(const GradInputLookupStages &s, const GeneratorContext &context) {
     acc.update().reorder(s.column, s.phase, s.c, s.chunks).vectorize(s.column, lanes).unroll(s.column);
     part.compute_at(acc, s.phase).vectorize(s.column, lanes).unroll(s.column);
     part.update().reorder(s.column, s.tables, s.taps).vectorize(s.column, lanes).unroll(s.column).unroll(s.tables);
-    table.compute_at(acc, s.chunks)
-        .bound_extent(s.entry, s.table_entries)
-        .vectorize(s.p, lanes, TailStrategy::RoundUp)
-        .unroll(s.entry);
-    for (Func half : s.halves)
-        half.compute_at(table, s.p).vectorize(s.p, lanes, TailStrategy::RoundUp).unroll(s.entry);
+    build_tables(table, s.halves, LoopLevel(acc, s.chunks), s.p, s.entry, s.table_entries, lanes);
 }
 
 namespace {
