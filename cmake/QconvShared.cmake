@@ -19,3 +19,5 @@ target_link_libraries(qconv_shared PRIVATE
 target_link_options(qconv_shared PRIVATE "LINKER:--version-script=${exports}" LINKER:-z,defs LINKER:--gc-sections
                     "LINKER:--undefined=qconv_register_generic_kernels")
 set_target_properties(qconv_shared PROPERTIES OUTPUT_NAME qconv LINK_DEPENDS "${exports}")
+# Not beside libqconv.a, in whose place linkers would take it.
+install(TARGETS qconv_shared LIBRARY DESTINATION lib/qconv)

@@ -100,7 +100,7 @@ _EXCEPTIONS: dict[int, type[Exception]] = {1: ValueError, 4: MemoryError}
 
 
 def _load() -> ctypes.CDLL:
-    path = os.environ.get("QCONV_LIBRARY") or str(Path(__file__).parent / "lib" / "libqconv.so")
+    path = os.environ.get("QCONV_LIBRARY") or str(Path(__file__).parent / "lib" / "qconv" / "libqconv.so")
     try:
         # dlopen's own message is about one file; this one says what to do.
         library = ctypes.CDLL(path)

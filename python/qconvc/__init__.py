@@ -1,4 +1,4 @@
-"""The qconvc command of an installed package."""
+"""The qconvc command of an installed package. Apart from qconv, so that it starts without PyTorch."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    program = Path(__file__).parent / "bin" / "qconvc"
+    program = Path(__file__).parents[1] / "qconv" / "bin" / "qconvc"
     try:
         os.execv(program, ["qconvc", *sys.argv[1:]])
     except FileNotFoundError:
