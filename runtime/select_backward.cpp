@@ -33,7 +33,9 @@ double padded(double count, double block) {
 double grad_input_cost(const qconv_kernel &kernel, const Sizes &size, double lanes) {
     const double ends = size.outputs * copy_element + size.channels * size.stride * store_output;
     if (kernel.path == QCONV_PATH_F32F32) {
-        return (ends + padded(size.channels, kernel.out_block) * size.outputs * size.taps) / lanes;
+        // One channel alone loads the gradients anew for every product.
+        const double product = kernel.out_block == 1 ? 2 : 1;
+        return (ends + padded(size.channels, kernel.out_block) * size.outputs * size.taps * product) / lanes;
     }
     const double chunks = std::ceil(size.outputs / (double(kernel.table_channels) * kernel.tables));
     const double build = std::exp2(kernel.table_channels) * table_entry * size.reach;
