@@ -16,9 +16,10 @@ endforeach()
 # qconv_add_halide_runtime(NAME): the one Halide runtime of this OS and architecture, as a static library.
 function(qconv_add_halide_runtime name)
     set(object "${PROJECT_BINARY_DIR}/kernels/halide_runtime.o")
+    list(GET QCONV_TARGETS 0 any_target)
     add_custom_command(
         OUTPUT "${object}"
-        COMMAND qconvc-emit runtime --target sse41 --output "${object}"
+        COMMAND qconvc-emit runtime --target ${any_target} --output "${object}"
         DEPENDS $<TARGET_OBJECTS:qconv_generators>
         COMMENT "Emitting the Halide runtime"
         VERBATIM)

@@ -14,8 +14,9 @@ const std::string_view @symbol@ = R"qconv(@text@)qconv";
 ]])
 endfunction()
 
-# qconv_add_generic_kernels(LIBRARY MODULE LIST). A kernel depends on the generators' objects rather than on qconvc-emit
-# (which is built before it in any case), so that a change elsewhere compiles no kernel.
+# qconv_add_generic_kernels(LIBRARY MODULE LIST), for the targets in QCONV_TARGETS. A kernel depends on the objects that
+# make it, its generator and its architecture's schedules, rather than on qconvc-emit (which is built before it in any
+# case), so that a change elsewhere compiles no kernel.
 function(qconv_add_generic_kernels library module list)
     set(list "${PROJECT_SOURCE_DIR}/${list}")
     file(READ "${list}" json)
@@ -25,11 +26,16 @@ function(qconv_add_generic_kernels library module list)
     foreach(row RANGE ${last_row})
         string(JSON name GET "${json}" ${row} name)
         string(JSON text GET "${json}" ${row})
+        string(JSON generator GET "${json}" ${row} generator)
         string(JSON target_count LENGTH "${json}" ${row} targets)
         math(EXPR last_target "${target_count} - 1")
         foreach(index RANGE ${last_target})
             string(JSON target GET "${json}" ${row} targets ${index})
+            if(NOT target IN_LIST QCONV_TARGETS)
+                continue()
+            endif()
             set(function "qconv_${name}_${target}")
+            set(makers "generators/${generator}|schedules/(schedule|x86)|tools/emit")
             set(object "${PROJECT_BINARY_DIR}/kernels/${function}.o")
             # A list of one row, so that changing a row compiles that row's kernels only.
             set(row_file "${PROJECT_BINARY_DIR}/kernels/${function}.json")
@@ -38,7 +44,7 @@ function(qconv_add_generic_kernels library module list)
                 OUTPUT "${object}"
                 COMMAND qconvc-emit kernel --list "${row_file}" --kernel ${name} --target ${target} --function ${function}
                         --output "${object}"
-                DEPENDS $<TARGET_OBJECTS:qconv_generators> "${row_file}"
+                DEPENDS "$<FILTER:$<TARGET_OBJECTS:qconv_generators>,INCLUDE,/(${makers})[.]cpp>" "${row_file}"
                 COMMENT "Emitting kernel ${name} for ${target}"
                 VERBATIM)
             list(APPEND objects "${object}")
@@ -48,7 +54,7 @@ function(qconv_add_generic_kernels library module list)
     set(table "${PROJECT_BINARY_DIR}/kernels/generic_kernels.cpp")
     add_custom_command(
         OUTPUT "${table}"
-        COMMAND qconvc-emit table --list "${list}" --output "${table}"
+        COMMAND qconvc-emit table --list "${list}" --targets ${QCONV_TARGETS} --output "${table}"
         DEPENDS "${list}" "${PROJECT_SOURCE_DIR}/tools/kernel_table.cpp"
         COMMENT "Writing the table of generic kernels"
         VERBATIM)

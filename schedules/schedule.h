@@ -158,14 +158,29 @@ struct StateStages {
     std::vector<Halide::Expr> cases;
 };
 
+/// One architecture's schedules: each apply() schedules every stage.
+class Schedules {
+public:
+    virtual ~Schedules() = default;
+    virtual void apply(const ForwardStages &stages, const Halide::Target &target) const = 0;
+    virtual void apply(const LookupStages &stages, const Halide::Target &target) const = 0;
+    virtual void apply(const GradInputSumStages &stages, const Halide::Target &target) const = 0;
+    virtual void apply(const GradInputLookupStages &stages, const Halide::Target &target) const = 0;
+    virtual void apply(const GradWeightLookupStages &stages, const Halide::Target &target) const = 0;
+    virtual void apply(const GradWeightSumStages &stages, const Halide::Target &target) const = 0;
+    virtual void apply(const GradWeightRowStages &stages, const Halide::Target &target) const = 0;
+    virtual void apply(const StateStages &stages, const Halide::Target &target) const = 0;
+};
+
+/// One file each.
+const Schedules &x86();
+
+/// The schedules of the target's architecture; throws std::invalid_argument where there are none.
+const Schedules &schedules_for(const Halide::Target &target);
+
 /// Schedules every stage for the generator's target.
-void apply(const ForwardStages &stages, const Halide::GeneratorContext &context);
-void apply(const LookupStages &stages, const Halide::GeneratorContext &context);
-void apply(const GradInputSumStages &stages, const Halide::GeneratorContext &context);
-void apply(const GradInputLookupStages &stages, const Halide::GeneratorContext &context);
-void apply(const GradWeightLookupStages &stages, const Halide::GeneratorContext &context);
-void apply(const GradWeightSumStages &stages, const Halide::GeneratorContext &context);
-void apply(const GradWeightRowStages &stages, const Halide::GeneratorContext &context);
-void apply(const StateStages &stages, const Halide::GeneratorContext &context);
+template <class Stages> void apply(const Stages &stages, const Halide::GeneratorContext &context) {
+    schedules_for(context.target()).apply(stages, context.target());
+}
 
 } // namespace qconv::schedules

@@ -9,6 +9,18 @@ using namespace Halide;
 
 namespace {
 
+class X86 : public Schedules {
+public:
+    void apply(const ForwardStages &s, const Target &target) const override;
+    void apply(const LookupStages &s, const Target &target) const override;
+    void apply(const GradInputSumStages &s, const Target &target) const override;
+    void apply(const GradInputLookupStages &s, const Target &target) const override;
+    void apply(const GradWeightLookupStages &s, const Target &target) const override;
+    void apply(const GradWeightSumStages &s, const Target &target) const override;
+    void apply(const GradWeightRowStages &s, const Target &target) const override;
+    void apply(const StateStages &s, const Target &target) const override;
+};
+
 constexpr int longest_edge_vector = 16;
 
 bool is_argument(const Func &f, const Var &v) {
@@ -78,8 +90,7 @@ void build_tables(Func table, const std::vector<Func> &halves, const LoopLevel &
 
 } // namespace
 
-void apply(const ForwardStages &s, const GeneratorContext &context) {
-    const Target target = context.target();
+void X86::apply(const ForwardStages &s, const Target &target) const {
     Func y = s.y;
     const Loops loops = tile_output(y, s, target);
     // The weights of one block of output channels are reused over all strips of a task.
@@ -119,8 +130,7 @@ void apply(const ForwardStages &s, const GeneratorContext &context) {
     }
 }
 
-void apply(const LookupStages &s, const GeneratorContext &context) {
-    const Target target = context.target();
+void X86::apply(const LookupStages &s, const Target &target) const {
     Func y = s.y;
     const Loops loops = tile_output(y, s, target);
     schedule_input(y, s, loops, target);
@@ -206,8 +216,7 @@ void schedule_grad_input(const GradInputStages &s, const GradInputLoops &loops, 
 
 } // namespace
 
-void apply(const GradInputSumStages &s, const GeneratorContext &context) {
-    const Target target = context.target();
+void X86::apply(const GradInputSumStages &s, const Target &target) const {
     const GradInputLoops loops = tile_grad_input(s, s.channel_block, target);
     schedule_grad_input(s, loops, target);
     const int lanes = target.natural_vector_size<float>();
@@ -223,8 +232,7 @@ void apply(const GradInputSumStages &s, const GeneratorContext &context) {
     acc.update().reorder(s.column, s.c, s.taps, s.rows).vectorize(s.column, lanes).unroll(s.column).unroll(s.c);
 }
 
-void apply(const GradInputLookupStages &s, const GeneratorContext &context) {
-    const Target target = context.target();
+void X86::apply(const GradInputLookupStages &s, const Target &target) const {
     const GradInputLoops loops = tile_grad_input(s, 0, target);
     schedule_grad_input(s, loops, target);
     const int lanes = target.natural_vector_size<float>();
@@ -277,8 +285,7 @@ void schedule_padded(const GradWeightStages &s, const LoopLevel &level, int lane
 
 } // namespace
 
-void apply(const GradWeightLookupStages &s, const GeneratorContext &context) {
-    const Target target = context.target();
+void X86::apply(const GradWeightLookupStages &s, const Target &target) const {
     const int lanes = target.natural_vector_size<float>();
     const int bytes = target.natural_vector_size<uint8_t>();
     Func result = s.grad_weight, acc = s.acc;
@@ -315,8 +322,8 @@ void apply(const GradWeightLookupStages &s, const GeneratorContext &context) {
     outside.update(1).unscheduled();
 }
 
-void apply(const GradWeightSumStages &s, const GeneratorContext &context) {
-    const int lanes = context.target().natural_vector_size<float>();
+void X86::apply(const GradWeightSumStages &s, const Target &target) const {
+    const int lanes = target.natural_vector_size<float>();
     Func result = s.grad_weight, acc = s.acc, part = s.part;
     const Var task = tile_grad_weight(s);
     acc.compute_at(result, task).vectorize(s.o, lanes);
@@ -336,8 +343,8 @@ void apply(const GradWeightSumStages &s, const GeneratorContext &context) {
     schedule_padded(s, LoopLevel(acc, s.tile), lanes);
 }
 
-void apply(const GradWeightRowStages &s, const GeneratorContext &context) {
-    const int lanes = context.target().natural_vector_size<float>();
+void X86::apply(const GradWeightRowStages &s, const Target &target) const {
+    const int lanes = target.natural_vector_size<float>();
     Func result = s.grad_weight, acc = s.acc, part = s.part, rows = s.rows, phased = s.phased;
     const Var task = tile_grad_weight(s);
     Var kb("kb"), ki("ki"), l = part.args()[0];
@@ -357,7 +364,7 @@ void apply(const GradWeightRowStages &s, const GeneratorContext &context) {
         table.compute_root();
 }
 
-void apply(const StateStages &s, const GeneratorContext &) {
+void X86::apply(const StateStages &s, const Target &) const {
     Func state = s.state, joined = s.joined;
     Var row("row");
     state.reorder(s.word, s.plane, s.c, s.g, s.n).fuse(s.c, s.g, row).fuse(row, s.n, row).parallel(row);
@@ -365,6 +372,11 @@ void apply(const StateStages &s, const GeneratorContext &) {
         state.specialize(condition);
     joined.compute_at(state, s.word).bound_storage(s.c, 1).bound_storage(s.g, 1).store_in(MemoryType::Stack);
     joined.update().atomic().vectorize(s.bits);
+}
+
+const Schedules &x86() {
+    static const X86 schedules;
+    return schedules;
 }
 
 } // namespace qconv::schedules

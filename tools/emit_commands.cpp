@@ -16,6 +16,7 @@ namespace {
 
 struct EmitOptions {
     std::string list, kernel, target, function, output;
+    std::vector<std::string> targets;
     std::vector<int64_t> shape;
 };
 
@@ -84,9 +85,11 @@ void add_emit_table_command(CLI::App &app, const char *name) {
     auto options = std::make_shared<EmitOptions>();
     CLI::App *command = app.add_subcommand(name, "Write the registration table of all generic kernels");
     command->add_option("--list", options->list, "The kernel list")->required();
+    command->add_option("--targets", options->targets, "Targets whose kernels are in the build")->required();
     command->add_option("-o,--output", options->output, "C++ file")->required();
     command->callback([options] {
-        write_atomically(options->output, generic_table_source(parse_kernel_list(read_text(options->list))));
+        const std::vector<KernelRow> list = parse_kernel_list(read_text(options->list));
+        write_atomically(options->output, generic_table_source(list, options->targets));
     });
 }
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace qconv::tools {
 namespace {
 
@@ -67,10 +69,11 @@ std::string generic_function_name(const std::string &kernel, const std::string &
     return fmt::format("qconv_{}_{}", kernel, target);
 }
 
-std::string generic_table_source(const std::vector<KernelRow> &list) {
+std::string generic_table_source(const std::vector<KernelRow> &list, const std::vector<std::string> &targets) {
     std::vector<TableRow> rows;
     for (const KernelRow &row : list) {
         for (const std::string &target : row.targets) {
+            if (std::find(targets.begin(), targets.end(), target) == targets.end()) continue;
             rows.push_back({row.name, target, generic_function_name(row.name, target), row.layout, {}});
         }
     }
