@@ -67,7 +67,9 @@ void schedule_input(Func y, const OutputStages &s, const Loops &loops, const Tar
                 stage.specialize(condition);
         }
         for (int u = 0; u < stage.num_update_definitions(); u++) {
-            stage.update(u).vectorize(s.p, lanes, TailStrategy::RoundUp);
+            // Passes over few rows of x: many rows at once would be too many streams for the prefetcher.
+            const std::vector<RVar> passes = stage.rvars(u);
+            stage.update(u).reorder(s.p, passes.front()).vectorize(s.p, lanes, TailStrategy::RoundUp);
             for (const Expr &condition : cases)
                 stage.update(u).specialize(condition);
         }
