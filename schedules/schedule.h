@@ -179,7 +179,8 @@ const Schedules &x86();
 const Schedules &schedules_for(const Halide::Target &target);
 
 /// Schedules every stage for the generator's target.
-template <class Stages> void apply(const Stages &stages, const Halide::GeneratorContext &context) {
+template <class Stages>
+void apply(const Stages &stages, const Halide::GeneratorContext &context) {
     schedules_for(context.target()).apply(stages, context.target());
 }
 
