@@ -20,14 +20,11 @@ public:
 
         RDom r(0, elements(), 0, steps(), 0, word_rows(), "r");
         dot = r.x, taps = r.y, rows = r.z;
-        std::vector<Expr> at = reach(w, r.y, word_taps() * dilation(), steps(), {r.z, g, n});
-        at.insert(at.begin(), r.x);
         acc(w, o, g, n) = 0;
-        acc(w, o, g, n) +=
-            cast<int32_t>(words(at)) * cast<int32_t>(weight(r.x, o % out_block, r.y, r.z, o / out_block, g));
+        acc(w, o, g, n) += input_value(r) * cast<int32_t>(weight(r.x, o % out_block, r.y, r.z, o / out_block, g));
 
         Expr sum = offset(o, g) + dot_factor * acc(w, o, g, n);
-        if (window_sum) sum += window_factor * build_window()(w, g, n);
+        if (window_sum) sum += window_factor * build_window(r)(w, g, n);
         y(w, o, g, n) = scale * cast<float>(sum);
         correct_edges();
     }
@@ -40,13 +37,13 @@ public:
         stages.out_block = out_block;
         stages.element = element_of_word;
         stages.acc = acc, stages.taps = taps, stages.rows = rows, stages.dot = dot, stages.has_dot = true;
-        if (window_sum) stages.window = window;
+        if (window_sum) stages.window = window, stages.window_acc = window_acc;
         schedules::apply(stages, context());
     }
 
 private:
     std::vector<Func> input;
-    Func level{"level"}, words{"words"}, acc{"acc"}, window{"window"};
+    Func level{"level"}, words{"words"}, acc{"acc"}, window{"window"}, window_acc{"window_acc"};
     RVar dot, taps, rows;
     Var element_of_word{"e"};
 
@@ -85,15 +82,24 @@ private:
         input.push_back(words);
     }
 
-    /// The sum of all input levels under the window of each output column.
-    Func build_window() {
-        Func column("column");
-        RDom channel(0, channels(), "channel"), tap(0, kernel_size(), "tap");
-        column(p, g, n) = 0;
-        column(p, g, n) += cast<int32_t>(level(p, channel, g, n));
-        input.push_back(column);
-        window(w, g, n) = 0;
-        window(w, g, n) += column(w * stride() + tap * dilation(), g, n);
+    /// The element of the input that meets weight (element, step, row) of `r` at output column w.
+    Expr input_value(const RDom &r) {
+        std::vector<Expr> at = reach(w, r.y, word_taps() * dilation(), steps(), {r.z, g, n});
+        at.insert(at.begin(), r.x);
+        return cast<int32_t>(words(at));
+    }
+
+    /// The sum of all input levels under the window of each output column: a dot product with weights that are all 1.
+    Func build_window(const RDom &r) {
+        Func ones("ones");
+        Var e("e"), step("step"), row("row");
+        const Expr real = step * word_taps() + e / word_channels < kernel_size() &&
+                          row * word_channels + e % word_channels < channels();
+        ones(e, step, row) = cast(Int(element_bits), select(real, 1, 0));
+        tap_tables.push_back(ones);
+        window_acc(w, g, n) = 0;
+        window_acc(w, g, n) += input_value(r) * cast<int32_t>(ones(r.x, r.y, r.z));
+        window(w, g, n) = window_acc(w, g, n);
         return window;
     }
 };

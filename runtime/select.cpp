@@ -25,6 +25,8 @@ constexpr double store_output = 4;
 constexpr double dot_with_vnni = 1;
 constexpr double dot_without = 1.2; // multiply and add, but on more ports than FMA: 76 against 57 GMAC/s on Zen 4
 constexpr double lookup = 1.5;      // an addition from memory, often across a cache line
+constexpr double fma_chain = 1.4;   // fewer sums at once than an FMA takes cycles wait for themselves
+constexpr double wide_strip = 4;    // what strips of several vectors compute past the end of a row, for one output
 
 struct Sizes {
     double channels, outputs, taps, columns; // of one group; columns: input positions per output position
@@ -61,7 +63,9 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
     const double input = size.channels * size.columns * (simple ? pack_element : quantize_as_float) / lanes;
     if (kernel.path == QCONV_PATH_F32F32) {
         const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
-        return input + padded_outputs * size.channels * size.taps / lanes;
+        const bool few = kernel.out_block * kernel.width_block < 4 * lanes, wide = kernel.width_block > 2 * lanes;
+        const double sums = padded_outputs * size.channels * size.taps * (few ? fma_chain : 1);
+        return input + (sums + (wide ? padded_outputs * wide_strip : 0)) / lanes;
     }
     // A table spans the taps' reach beyond its strip of width_block positions.
     const double groups = static_cast<double>(packed.chunks * kernel.tables);

@@ -40,8 +40,9 @@ struct ForwardStages : OutputStages {
     /// Set where acc also sums the elements of a word: the reduction of a dot-product instruction.
     Halide::RVar dot;
     bool has_dot = false;
-    /// window(w, g, n): one update, wanted once per task. May be undefined.
-    Halide::Func window;
+    /// window(w, g, n), wanted once per task, of window_acc(w, g, n): one update over the reduction of acc. May be
+    /// undefined.
+    Halide::Func window, window_acc;
     /// Byte-counter popcount: counts(w, o, g, n, tap chunk, row chunk) feeds acc in place of the words. Else undefined.
     Halide::Func counts;
     Halide::RVar count_taps, count_rows;

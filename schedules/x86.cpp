@@ -120,9 +120,14 @@ void X86::apply(const ForwardStages &s, const Target &target) const {
     acc.update().vectorize(s.w, lanes).unroll(s.w).unroll(s.o);
 
     if (s.window.defined()) {
-        Func window = s.window;
-        window.compute_at(y, loops.task).vectorize(s.w, lanes, TailStrategy::RoundUp);
-        window.update().reorder(s.w, window.rvars()[0]).vectorize(s.w, lanes, TailStrategy::RoundUp);
+        Func window = s.window, window_acc = s.window_acc;
+        Var strip("window_strip");
+        window.compute_at(y, loops.task)
+            .split(s.w, strip, s.w, s.width_block, TailStrategy::RoundUp)
+            .vectorize(s.w, lanes);
+        window_acc.compute_at(window, strip).vectorize(s.w, lanes).unroll(s.w);
+        window_acc.update().reorder(s.dot, s.w, s.taps, s.rows).atomic().vectorize(s.dot);
+        window_acc.update().vectorize(s.w, lanes).unroll(s.w);
     }
     if (s.counts.defined()) {
         Func counts = s.counts;
