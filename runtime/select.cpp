@@ -41,7 +41,8 @@ double word_cost(const qconv_kernel &kernel, const Sizes &size, const PackedShap
         const double dot = kernel.element_bits == 8 ? dot_with_vnni : dot_without;
         double cost = words * padded_outputs * dot / word_lanes;
         cost += size.channels * size.columns * quantize_element / float_lanes;
-        if (kernel.window_sum != 0) cost += (size.channels * size.columns + size.taps) / float_lanes;
+        if (kernel.window_sum != 0) cost += words * dot / word_lanes;
+        if (word_taps(kernel) > 1) cost += size.columns * join_words / word_lanes;
         return cost;
     }
     const double planes = kernel.input_planes;
