@@ -18,7 +18,7 @@ from cli_support import LAYER, Cli, npy
 
 class Usage(Cli):
     def test_help_of_every_verb_has_examples(self):
-        for verb in ("compile", "list", "run", "verify", "bench"):
+        for verb in ("compile", "list", "run", "verify", "bench", "inspect"):
             done = self.run_tool(verb, "--help")
             self.assertEqual(done.returncode, 0)
             self.assertIn("Example", done.stdout, verb)

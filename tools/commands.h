@@ -10,6 +10,7 @@ void add_list_command(CLI::App &app);
 void add_run_command(CLI::App &app);
 void add_verify_command(CLI::App &app);
 void add_bench_command(CLI::App &app);
+void add_inspect_command(CLI::App &app);
 
 /// The emission verbs that the build (qconvc-emit) and the worker processes (qconvc, hidden) share.
 void add_emit_kernel_command(CLI::App &app, const char *name);

@@ -151,6 +151,16 @@ std::string header_text(const Compiled &compiled, const CompileOptions &options,
 
 } // namespace
 
+std::vector<std::string> emit_arguments(const CompiledKernel &kernel, const fs::path &list, const fs::path &output) {
+    const ShapeConstants &s = kernel.shape;
+    std::vector<std::string> arguments = {"emit-kernel",   "--list",   list.string(),      "--kernel",
+                                          kernel.row.name, "--target", kernel.target.name, "--function",
+                                          kernel.function, "--output", output.string(),    "--shape"};
+    for (const int64_t n : {s.in_channels, s.out_channels, s.kernel_size, s.stride, s.dilation, s.groups})
+        arguments.push_back(std::to_string(n));
+    return arguments;
+}
+
 std::string library_file(const CompileOptions &options, const TargetInfo &target) {
     return fmt::format("lib{}_{}.a", options.name, target.name);
 }
@@ -171,25 +181,20 @@ Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptio
     write_atomically(list, embedded_kernels_json);
     std::vector<WorkerTask> tasks;
     std::vector<fs::path> objects;
-    const auto add_task = [&](std::string label, const std::string &object, std::vector<std::string> arguments) {
-        objects.push_back(folder / object);
-        arguments.insert(arguments.end(), {"--output", objects.back().string()});
-        tasks.push_back({std::move(label), std::move(arguments), folder / (object + ".log")});
+    const auto add_task = [&](std::string label, std::vector<std::string> arguments, const fs::path &object) {
+        objects.push_back(object);
+        tasks.push_back({std::move(label), std::move(arguments), object.string() + ".log"});
     };
     for (const CompiledKernel &k : compiled.kernels) {
-        const ShapeConstants &s = k.shape;
-        std::vector<std::string> arguments = {"emit-kernel", "--list",      list.string(), "--kernel", k.row.name,
-                                              "--target",    k.target.name, "--function",  k.function, "--shape"};
-        for (const int64_t n : {s.in_channels, s.out_channels, s.kernel_size, s.stride, s.dilation, s.groups}) {
-            arguments.push_back(std::to_string(n));
-        }
+        const fs::path object = folder / (k.function + ".o");
         add_task(fmt::format("layer '{}', {}, for {}", k.first_layer, op_option(k.row.layout.op), k.target.name),
-                 k.function + ".o", arguments);
+                 emit_arguments(k, list, object), object);
     }
     std::set<std::string> runtimes;
     for (const TargetInfo &target : options.targets) {
         if (!runtimes.insert(runtime_file(target)).second) continue;
-        add_task("the Halide runtime", runtime_file(target) + ".o", {"emit-runtime", "--target", target.name});
+        const fs::path object = folder / (runtime_file(target) + ".o");
+        add_task("the Halide runtime", {"emit-runtime", "--target", target.name, "--output", object.string()}, object);
     }
 
     Progress progress(tasks.size(), "kernels");

@@ -53,6 +53,11 @@ struct Compiled {
 Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptions &options,
                         const std::filesystem::path &folder);
 
+/// Arguments of the worker that emits this kernel from the kernel list in `list`; its output is an object file, or the
+/// lowered loop nest where the name ends in .html.
+std::vector<std::string> emit_arguments(const CompiledKernel &kernel, const std::filesystem::path &list,
+                                        const std::filesystem::path &output);
+
 std::string library_file(const CompileOptions &options, const TargetInfo &target);
 std::string header_file(const CompileOptions &options, const TargetInfo &target);
 /// Halide's runtime, one for all targets of an operating system and architecture.

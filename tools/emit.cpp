@@ -84,8 +84,11 @@ std::vector<KernelRow> parse_kernel_list(std::string_view json_text) {
     return rows;
 }
 
-void emit_kernel(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
-                 const std::string &function_name, const std::filesystem::path &object_file) {
+namespace {
+
+/// Compiles one kernel to a file of that type.
+void emit(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
+          const std::string &function_name, Halide::OutputFileType type, const std::filesystem::path &file) {
     using Halide::Target;
     // The runtime validates sizes once per layer, so that kernels need not on every call.
     const Target target = Target(halide_target)
@@ -107,8 +110,20 @@ void emit_kernel(const KernelRow &row, const std::string &halide_target, const S
         const auto generator =
             Halide::Internal::GeneratorRegistry::create(row.generator, Halide::GeneratorContext(target));
         generator->set_generatorparam_values(params);
-        generator->build_module(function_name).compile({{Halide::OutputFileType::object, object_file.string()}});
+        generator->build_module(function_name).compile({{type, file.string()}});
     });
+}
+
+} // namespace
+
+void emit_kernel(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
+                 const std::string &function_name, const std::filesystem::path &object_file) {
+    emit(row, halide_target, shape, function_name, Halide::OutputFileType::object, object_file);
+}
+
+void emit_loop_nest(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
+                    const std::string &function_name, const std::filesystem::path &html_file) {
+    emit(row, halide_target, shape, function_name, Halide::OutputFileType::conceptual_stmt_html, html_file);
 }
 
 void emit_halide_runtime(const std::string &halide_target, const std::filesystem::path &object_file) {

@@ -34,6 +34,10 @@ struct ShapeConstants {
 void emit_kernel(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
                  const std::string &function_name, const std::filesystem::path &object_file);
 
+/// Writes the loop nest that the same kernel is lowered to, as a web page. Throws as emit_kernel does.
+void emit_loop_nest(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
+                    const std::string &function_name, const std::filesystem::path &html_file);
+
 /// Writes Halide's runtime for an operating system and architecture (CPU features of the target are ignored).
 void emit_halide_runtime(const std::string &halide_target, const std::filesystem::path &object_file);
 

@@ -24,7 +24,7 @@ struct EmitOptions {
 template <class Emit>
 void emit_atomically(const std::string &output, Emit emit) {
     // Halide tells the file type by its ending.
-    const std::filesystem::path partial = output + ".partial.o";
+    const std::filesystem::path partial = output + ".partial" + std::filesystem::path(output).extension().string();
     try {
         emit(partial);
         std::filesystem::rename(partial, output);
@@ -47,7 +47,8 @@ void emit_one_kernel(const EmitOptions &options) {
         if (row.name != options.kernel) continue;
         if (std::find(row.targets.begin(), row.targets.end(), target.name) == row.targets.end()) continue;
         emit_atomically(options.output, [&](const std::filesystem::path &file) {
-            emit_kernel(row, target.halide, shape, options.function, file);
+            const auto emit = file.extension() == ".html" ? emit_loop_nest : emit_kernel;
+            emit(row, target.halide, shape, options.function, file);
         });
         return;
     }
@@ -65,7 +66,7 @@ void add_emit_kernel_command(CLI::App &app, const char *name) {
     command->add_option("--function", options->function, "Symbol name")->required();
     command->add_option("--shape", options->shape, "in_channels out_channels kernel_size stride dilation groups")
         ->expected(6);
-    command->add_option("-o,--output", options->output, "Object file")->required();
+    command->add_option("-o,--output", options->output, "Object file, or .html: the lowered loop nest")->required();
     command->callback([options] { emit_one_kernel(*options); });
 }
 

@@ -22,6 +22,7 @@ int main(int argc, char **argv) {
     add_run_command(app);
     add_verify_command(app);
     add_bench_command(app);
+    add_inspect_command(app);
     // Hidden: what compile's worker processes run.
     add_emit_kernel_command(app, "emit-kernel");
     add_emit_runtime_command(app, "emit-runtime");

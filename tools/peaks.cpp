@@ -24,6 +24,7 @@ namespace {
 #define QCONV_ZERO_SSE(R) "pxor %%xmm" R ", %%xmm" R "\n"
 
 #define QCONV_LOOP(PREPARE, BODY, FINISH)                                                                          \
+    const char *const body = BODY;                                                                                 \
     void run(int64_t count) {                                                                                      \
         asm volatile(PREPARE ".p2align 5\n1:\n" BODY "decq %0\njnz 1b\n" FINISH : "+r"(count) : : QCONV_CLOBBERS); \
     }
@@ -122,23 +123,28 @@ struct Loop {
     const char *target;
     PeakKind kind;
     const char *instructions;
+    const char *body;
     void (*run)(int64_t count);
     double macs; // of one pass through the loop body
 };
 
 const Loop kLoops[] = {
-    {"avx512_zen4", PeakKind::Popcount, "vpxord + vpopcntd + vpaddd, zmm", popcount_zen4::run, 8 * 512},
-    {"avx512", PeakKind::Popcount, "nibble lookup (vpshufb) into byte counters, zmm", popcount_avx512::run, 8 * 512},
-    {"avx2", PeakKind::Popcount, "nibble lookup (vpshufb) into byte counters, ymm", popcount_avx2::run, 8 * 256},
-    {"sse41", PeakKind::Popcount, "nibble lookup (pshufb) into byte counters, xmm", popcount_sse41::run, 8 * 128},
-    {"avx512_zen4", PeakKind::Dot, "vpdpbusd, zmm", dot_zen4::run, 12 * 64},
-    {"avx512", PeakKind::Dot, "vpmaddwd + vpaddd, zmm", dot_avx512::run, 12 * 32},
-    {"avx2", PeakKind::Dot, "vpmaddwd + vpaddd, ymm", dot_avx2::run, 12 * 16},
-    {"sse41", PeakKind::Dot, "pmaddwd + paddd, xmm", dot_sse41::run, 12 * 8},
-    {"avx512_zen4", PeakKind::Fma, "vfmadd231ps, zmm", fma_avx512::run, 12 * 16},
-    {"avx512", PeakKind::Fma, "vfmadd231ps, zmm", fma_avx512::run, 12 * 16},
-    {"avx2", PeakKind::Fma, "vfmadd231ps, ymm", fma_avx2::run, 12 * 8},
-    {"sse41", PeakKind::Fma, "mulps + addps, xmm", fma_sse41::run, 12 * 4},
+    {"avx512_zen4", PeakKind::Popcount, "vpxord + vpopcntd + vpaddd, zmm", popcount_zen4::body, popcount_zen4::run,
+     8 * 512},
+    {"avx512", PeakKind::Popcount, "nibble lookup (vpshufb) into byte counters, zmm", popcount_avx512::body,
+     popcount_avx512::run, 8 * 512},
+    {"avx2", PeakKind::Popcount, "nibble lookup (vpshufb) into byte counters, ymm", popcount_avx2::body,
+     popcount_avx2::run, 8 * 256},
+    {"sse41", PeakKind::Popcount, "nibble lookup (pshufb) into byte counters, xmm", popcount_sse41::body,
+     popcount_sse41::run, 8 * 128},
+    {"avx512_zen4", PeakKind::Dot, "vpdpbusd, zmm", dot_zen4::body, dot_zen4::run, 12 * 64},
+    {"avx512", PeakKind::Dot, "vpmaddwd + vpaddd, zmm", dot_avx512::body, dot_avx512::run, 12 * 32},
+    {"avx2", PeakKind::Dot, "vpmaddwd + vpaddd, ymm", dot_avx2::body, dot_avx2::run, 12 * 16},
+    {"sse41", PeakKind::Dot, "pmaddwd + paddd, xmm", dot_sse41::body, dot_sse41::run, 12 * 8},
+    {"avx512_zen4", PeakKind::Fma, "vfmadd231ps, zmm", fma_avx512::body, fma_avx512::run, 12 * 16},
+    {"avx512", PeakKind::Fma, "vfmadd231ps, zmm", fma_avx512::body, fma_avx512::run, 12 * 16},
+    {"avx2", PeakKind::Fma, "vfmadd231ps, ymm", fma_avx2::body, fma_avx2::run, 12 * 8},
+    {"sse41", PeakKind::Fma, "mulps + addps, xmm", fma_sse41::body, fma_sse41::run, 12 * 4},
 };
 
 const Loop &find_loop(PeakKind kind, const std::string &target) {
@@ -168,6 +174,16 @@ const char *peak_name(PeakKind kind) {
 
 const char *peak_instructions(PeakKind kind, const std::string &target) {
     return find_loop(kind, target).instructions;
+}
+
+PeakBody peak_body(PeakKind kind, const std::string &target) {
+    const Loop &loop = find_loop(kind, target);
+    std::string text;
+    // Operands of inline assembly write % twice.
+    for (const char *c = loop.body; *c; c++) {
+        if (c[0] != '%' || c[1] != '%') text += *c;
+    }
+    return {text, loop.macs};
 }
 
 PeakKind peak_kind(qconv_path path) {

@@ -23,6 +23,12 @@ enum class PeakKind : int {
 const char *peak_name(PeakKind kind);
 /// The instructions of one step of the loop for a target ("sse41", "avx2", "avx512", "avx512_zen4").
 const char *peak_instructions(PeakKind kind, const std::string &target);
+/// The same as assembly text in AT&T syntax, one pass through the loop's body, and the MACs of it.
+struct PeakBody {
+    std::string assembly;
+    double macs = 0;
+};
+PeakBody peak_body(PeakKind kind, const std::string &target);
 /// The loop that bounds a path.
 PeakKind peak_kind(qconv_path path);
 
