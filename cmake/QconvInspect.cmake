@@ -1,6 +1,6 @@
 # libqconv_inspect.so: what `qconvc inspect` loads. It alone needs LLVM (the C++ interface of one version); without it
 # everything else is built, and the verb says what is missing.
-if(QCONV_SANITIZE)
+if(QCONV_SANITIZE OR NOT QCONV_INSPECT)
     return()
 endif()
 set(QCONV_INSPECT_LLVM 22)
@@ -24,4 +24,3 @@ target_link_libraries(qconv_inspect PRIVATE LLVM fmt::fmt qconv_flags)
 set_target_properties(qconv_inspect PROPERTIES
     LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/lib/qconv" CXX_VISIBILITY_PRESET hidden
     VISIBILITY_INLINES_HIDDEN ON)
-install(TARGETS qconv_inspect LIBRARY DESTINATION lib/qconv)

@@ -1,6 +1,7 @@
-# find_package(qconv) gives qconv::qconv, qconv::kernels and qconv::halide_runtime.
+# What is installed: headers, libraries, qconvc, the CMake package (qconvConfig.cmake.in says what is in it), pkg-config.
 # lib/ on every distribution: qconvc looks for its libraries in ../lib/qconv.
 set(CMAKE_INSTALL_LIBDIR lib)
+set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME qconv)
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -10,18 +11,50 @@ if(QCONV_GENERIC_KERNELS)
     list(APPEND libraries qconv_kernels)
     install(TARGETS qconv_kernels_module LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/qconv")
 endif()
-install(TARGETS ${libraries} EXPORT qconv ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+if(TARGET qconv_shared)
+    if(SKBUILD)
+        # A wheel holds no links, and no program links what is in it.
+        install(TARGETS qconv_shared LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/qconv")
+    else()
+        list(APPEND libraries qconv_shared)
+    endif()
+endif()
+install(TARGETS ${libraries} EXPORT qconv ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+                                          LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(DIRECTORY runtime/include/ DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(TARGETS qconvc RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
 # qconvc compiles with it; programs that link kernels do not need it.
 install(IMPORTED_RUNTIME_ARTIFACTS Halide::Halide LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/qconv")
+if(SKBUILD)
+    # A wheel brings along what Debian has packages of.
+    install(IMPORTED_RUNTIME_ARTIFACTS fmt::fmt LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/qconv")
+endif()
+if(TARGET qconv_inspect)
+    install(TARGETS qconv_inspect LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/qconv" COMPONENT inspect)
+endif()
+install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")
+# Halide's own terms go with its library.
+get_target_property(halide Halide::Halide LOCATION)
+cmake_path(GET halide PARENT_PATH halide)
+install(FILES "${halide}/../share/doc/Halide/LICENSE.txt" DESTINATION "${CMAKE_INSTALL_DOCDIR}" RENAME LICENSE.Halide)
 install(EXPORT qconv NAMESPACE qconv:: FILE qconvTargets.cmake DESTINATION "${package_dir}")
 
-file(WRITE "${PROJECT_BINARY_DIR}/qconvConfig.cmake"
-[[include(CMakeFindDependencyMacro)
-find_dependency(Threads)
-include("${CMAKE_CURRENT_LIST_DIR}/qconvTargets.cmake")
-]])
-write_basic_package_version_file("${PROJECT_BINARY_DIR}/qconvConfigVersion.cmake" COMPATIBILITY SameMajorVersion)
+# As Halide spells it: what kernels must be for to be linked with these libraries.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+    set(QCONV_PLATFORM arm-64-linux)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^arm")
+    set(QCONV_PLATFORM arm-32-linux)
+else()
+    set(QCONV_PLATFORM x86-64-linux)
+endif()
+configure_package_config_file(cmake/qconvConfig.cmake.in "${PROJECT_BINARY_DIR}/qconvConfig.cmake"
+                              INSTALL_DESTINATION "${package_dir}")
+# Before 1.0 a minor version may break what links it.
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/qconvConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
 install(FILES "${PROJECT_BINARY_DIR}/qconvConfig.cmake" "${PROJECT_BINARY_DIR}/qconvConfigVersion.cmake"
+              cmake/QconvAddKernels.cmake
         DESTINATION "${package_dir}")
+foreach(file qconv.pc qconv-static.pc)
+    configure_file(cmake/${file}.in "${PROJECT_BINARY_DIR}/${file}" @ONLY)
+    install(FILES "${PROJECT_BINARY_DIR}/${file}" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+endforeach()

@@ -52,6 +52,15 @@ int run_range(void *user_context, halide_task_t task, int begin, int end, std::u
     return 0;
 }
 
+// What another library of the program installed, or Halide's own: for kernels that are not ours.
+struct Handlers {
+    halide_do_par_for_t do_par_for;
+    halide_malloc_t malloc;
+    halide_free_t free;
+    halide_error_handler_t error;
+};
+Handlers others;
+
 int run_worker(void *user_context, int worker, std::uint8_t *loop_pointer) {
     Loop &loop = *reinterpret_cast<Loop *>(loop_pointer);
     const CallContext::WorkerScope scope(static_cast<CallContext *>(user_context), worker);
@@ -67,29 +76,33 @@ int run_worker(void *user_context, int worker, std::uint8_t *loop_pointer) {
     return loop.status.load(std::memory_order_relaxed);
 }
 
-int do_par_for(void *user_context, halide_task_t task, int min, int size, std::uint8_t *closure) {
-    const auto *context = static_cast<const CallContext *>(user_context);
+int run_loop(CallContext &context, halide_task_t task, int min, int size, std::uint8_t *closure) {
     // A loop inside a worker's share runs there: the other workers have shares of their own.
-    const bool nested = context != nullptr && context->on_worker();
-    const int workers = std::min(context != nullptr ? context->workers() : num_threads(), size);
-    if (workers <= 1 || nested) return run_range(user_context, task, min, min + size, closure);
+    const int workers = std::min(context.workers(), size);
+    if (workers <= 1 || context.on_worker()) return run_range(&context, task, min, min + size, closure);
     Loop loop{task, min, size, closure, std::min(size, workers * chunks_per_worker)};
-    return halide_default_do_par_for(user_context, run_worker, 0, workers, reinterpret_cast<std::uint8_t *>(&loop));
+    return halide_default_do_par_for(&context, run_worker, 0, workers, reinterpret_cast<std::uint8_t *>(&loop));
+}
+
+int do_par_for(void *user_context, halide_task_t task, int min, int size, std::uint8_t *closure) {
+    CallContext *context = CallContext::from(user_context);
+    return context ? run_loop(*context, task, min, size, closure)
+                   : others.do_par_for(user_context, task, min, size, closure);
 }
 
 void *allocate_scratch(void *user_context, std::size_t bytes) {
-    if (user_context == nullptr) return try_allocate(bytes);
-    return static_cast<CallContext *>(user_context)->allocate(bytes);
+    CallContext *context = CallContext::from(user_context);
+    return context ? context->allocate(bytes) : others.malloc(user_context, bytes);
 }
 
 void release_scratch(void *user_context, void *memory) {
-    if (user_context == nullptr) return release(memory);
-    static_cast<CallContext *>(user_context)->release(memory);
+    CallContext *context = CallContext::from(user_context);
+    context ? context->release(memory) : others.free(user_context, memory);
 }
 
 void handle_error(void *user_context, const char *text) {
-    if (user_context == nullptr) return set_last_error(text);
-    static_cast<CallContext *>(user_context)->record_error(text);
+    CallContext *context = CallContext::from(user_context);
+    context ? context->record_error(text) : others.error(user_context, text);
 }
 
 } // namespace
@@ -110,10 +123,12 @@ int num_threads() {
 void install_halide_hooks() {
     static std::once_flag once;
     std::call_once(once, [] {
-        halide_set_custom_do_par_for(do_par_for);
-        halide_set_custom_malloc(allocate_scratch);
-        halide_set_custom_free(release_scratch);
-        halide_set_error_handler(handle_error);
+        // Of all that it answers, so that no call goes to a handler that is not known yet.
+        others = {halide_default_do_par_for, halide_default_malloc, halide_default_free, halide_default_error};
+        others.do_par_for = halide_set_custom_do_par_for(do_par_for);
+        others.malloc = halide_set_custom_malloc(allocate_scratch);
+        others.free = halide_set_custom_free(release_scratch);
+        others.error = halide_set_error_handler(handle_error);
         halide_set_num_threads(num_threads());
     });
 }
@@ -124,8 +139,7 @@ void parallel_for(CallContext &context, int count, const std::function<void(int)
         return 0;
     };
     // Halide hands the closure through as bytes; it is not written.
-    do_par_for(&context, task, 0, count,
-               reinterpret_cast<std::uint8_t *>(const_cast<std::function<void(int)> *>(&body)));
+    run_loop(context, task, 0, count, reinterpret_cast<std::uint8_t *>(const_cast<std::function<void(int)> *>(&body)));
 }
 
 } // namespace qconv

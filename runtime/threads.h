@@ -12,8 +12,8 @@ void set_num_threads(int threads);
 /// What set_num_threads set, or the size of the process's affinity mask.
 int num_threads();
 
-/// Once per process: parallel loops, scratch memory and errors of every Halide kernel go through the CallContext that
-/// is the kernel's user_context. Kernels called without one (NULL) run with the process's settings.
+/// Once per process: parallel loops, scratch memory and errors of our kernels go through the CallContext that is their
+/// user_context. Those of any other Halide kernel in the program go where they went before.
 void install_halide_hooks();
 
 /// body(i) for 0 <= i < count, shared out among the call's workers.

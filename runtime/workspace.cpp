@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "config.h"
 #include "memory.h"
@@ -18,6 +19,8 @@ std::atomic<std::uint64_t> fallbacks{0};
 // Which worker of which call this thread is.
 thread_local CallContext *current_context = nullptr;
 thread_local int current_worker = 0;
+// The call whose kernels this thread runs, as a worker or not.
+thread_local CallContext *current_call = nullptr;
 
 void *fall_back(std::size_t bytes) noexcept {
     fallbacks.fetch_add(1, std::memory_order_relaxed);
@@ -86,13 +89,25 @@ std::size_t slab_bytes(std::size_t scratch) {
 }
 
 CallContext::CallContext(void *workspace, std::size_t slab, int workers, std::size_t extra)
-    : base_(static_cast<std::byte *>(workspace)), first_bytes_(slab + extra), slab_bytes_(slab), workers_(workers) {
+    : base_(static_cast<std::byte *>(workspace)),
+      first_bytes_(slab + extra),
+      slab_bytes_(slab),
+      workers_(workers),
+      previous_call_(std::exchange(current_call, this)) {
     error_[0] = '\0';
     for (std::size_t i = 0; i < static_cast<std::size_t>(workers); ++i) {
         Slab *header = new (slab_start(i)) Slab;
         header->live = 0;
         header->top = slab_bytes(0);
     }
+}
+
+CallContext::~CallContext() {
+    current_call = previous_call_;
+}
+
+CallContext *CallContext::from(void *user_context) noexcept {
+    return user_context == current_call ? current_call : nullptr;
 }
 
 std::byte *CallContext::slab_start(std::size_t index) const {
@@ -141,13 +156,15 @@ void CallContext::record_error(const char *text) noexcept {
 }
 
 CallContext::WorkerScope::WorkerScope(CallContext *context, int worker) noexcept
-    : previous_context_(current_context), previous_worker_(current_worker) {
+    : previous_context_(current_context), previous_call_(current_call), previous_worker_(current_worker) {
     current_context = context;
+    current_call = context;
     current_worker = worker;
 }
 
 CallContext::WorkerScope::~WorkerScope() {
     current_context = previous_context_;
+    current_call = previous_call_;
     current_worker = previous_worker_;
 }
 

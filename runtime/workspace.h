@@ -29,6 +29,12 @@ public:
     CallContext(void *workspace, std::size_t slab, int workers, std::size_t extra = 0);
     CallContext(const CallContext &) = delete;
     CallContext &operator=(const CallContext &) = delete;
+    ~CallContext();
+
+    /// The context that `user_context` is; NULL if it is another library's. Kernels of other libraries in the program
+    /// may share the Halide runtime, and only they know what theirs points to: so no more than the address is looked
+    /// at. Works on the threads that run the kernels of a call: the one that made the context, and workers.
+    static CallContext *from(void *user_context) noexcept;
 
     int workers() const { return workers_; }
 
@@ -52,6 +58,7 @@ public:
 
     private:
         CallContext *previous_context_;
+        CallContext *previous_call_;
         int previous_worker_;
     };
     /// Whether this thread runs as a worker of this call.
@@ -66,6 +73,7 @@ private:
     std::size_t first_bytes_;
     std::size_t slab_bytes_;
     int workers_;
+    CallContext *previous_call_;
     std::atomic<bool> failed_{false};
     std::array<char, 512> error_;
 };

@@ -172,7 +172,7 @@ void add_compile_command(CLI::App &app) {
         "  qconvc compile net.json --target host -o kernels\n"
         "  qconvc compile net.json --target host -o kernels --directions training\n"
         "  qconvc compile net.json -t avx2 -t avx512_zen4 -o kernels --jobs 4\n"
-        "  cc app.c -Ikernels kernels/libnet_avx2.a -lqconv kernels/libqconv_halide_runtime_x86-64-linux.a \\\n"
+        "  cc app.c -Ikernels kernels/libnet_avx2.a -l:libqconv.a kernels/libqconv_halide_runtime_x86-64-linux.a \\\n"
         "     -lstdc++ -lpthread -ldl -lm");
     command->callback([options] { compile(*options); });
 }

@@ -2,12 +2,12 @@
 #include <cstdio>
 #include <vector>
 
-#include "layer_avx2.h"
+#include "layer.h"
 #include "qconv/qconv.hpp"
 
 int main() {
     try {
-        qconv::check(layer_avx2_register());
+        qconv::check(layer_register());
         qconv_layer_config config = qconv::qconv1d_noact(16, 32, 5);
         config.pad_left = 4;
         config.pad_value = 0;

@@ -1,0 +1,33 @@
+# CPack: qconv_*.deb and qconv-inspect_*.deb (which alone needs LLVM), and one .tar.gz of both.
+set(CPACK_PACKAGE_NAME qconv)
+set(CPACK_PACKAGE_VENDOR "The qconv authors")
+set(CPACK_PACKAGE_CONTACT "The qconv authors")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
+set(CPACK_RESOURCE_FILE_LICENSE "${PROJECT_SOURCE_DIR}/LICENSE")
+set(CPACK_GENERATOR TGZ DEB)
+set(CPACK_PACKAGE_FILE_NAME "qconv-${PROJECT_VERSION}-linux-${CMAKE_SYSTEM_PROCESSOR}")
+set(CPACK_PACKAGE_CHECKSUM SHA256)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_THREADS 0)
+
+set(CPACK_DEB_COMPONENT_INSTALL ON)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_COMPRESSION_TYPE zstd)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+# qconvc finds libHalide.so beside its own modules.
+get_target_property(halide Halide::Halide LOCATION)
+get_filename_component(halide_folder "${halide}" DIRECTORY)
+set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS "${halide_folder}")
+set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
+set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
+set(CPACK_DEBIAN_QCONV_PACKAGE_NAME qconv)
+set(CPACK_DEBIAN_QCONV_PACKAGE_SECTION libdevel)
+set(CPACK_DEBIAN_QCONV_PACKAGE_SUGGESTS qconv-inspect)
+set(CPACK_COMPONENT_QCONV_DESCRIPTION
+    "Compiles quantized 1-D convolution layers into static libraries: the compiler qconvc, the runtime as a shared and as\n\
+static libraries, generic kernels, headers, and packages for CMake and pkg-config.")
+set(CPACK_DEBIAN_INSPECT_PACKAGE_NAME qconv-inspect)
+set(CPACK_DEBIAN_INSPECT_PACKAGE_SECTION devel)
+set(CPACK_DEBIAN_INSPECT_PACKAGE_DEPENDS "qconv (= ${PROJECT_VERSION})")
+set(CPACK_COMPONENT_INSPECT_DESCRIPTION "What qconvc inspect loads, over LLVM's libraries.")
+include(CPack)
