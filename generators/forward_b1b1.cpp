@@ -2,6 +2,8 @@
 #include "forward.h"
 #include "quantizers.h"
 
+#include <algorithm>
+
 namespace qconv {
 namespace {
 
@@ -18,9 +20,15 @@ public:
     /// Most words summed in 8-bit counters before they are widened: 255 / word_bits for words of 8 bits, 0: 32-bit
     /// sums.
     GeneratorParam<int> count_limit{"count_limit", 0};
+    /// Above 1: vectors hold so many words of one position's window, in place of the words of neighbouring positions.
+    GeneratorParam<int> vector_words{"vector_words", 1};
 
     void generate() {
-        describe_buffers({out_block});
+        if (vector_words > 1) {
+            describe_buffers({vector_words, out_block});
+        } else {
+            describe_buffers({out_block});
+        }
         build_words();
         build_sums();
         y(w, o, g, n) = scale * cast<float>(offset(o, g) - 2 * acc(w, o, g, n));
@@ -33,17 +41,19 @@ public:
         fill(stages, input, strict.defined() ? std::vector<Expr>{strict} : std::vector<Expr>{});
         stages.phased = is_unit_stride() ? Func() : input.back();
         stages.out_block = out_block;
-        stages.acc = acc, stages.taps = taps, stages.rows = rows;
+        stages.element = lane;
+        stages.acc = acc, stages.taps = taps, stages.rows = rows, stages.weights = weights;
+        stages.partial = partial, stages.lane = lane, stages.lanes = lanes, stages.vector_words = vector_words;
         stages.counts = counts, stages.count_taps = count_taps, stages.count_rows = count_rows;
         schedules::apply(stages, context());
     }
 
 private:
     std::vector<Func> input; // in order of computation; the last holds the words that acc reads
-    Func acc{"acc"}, counts;
-    RVar taps, rows, count_taps, count_rows;
+    Func acc{"acc"}, weights, partial, counts;
+    RVar taps, rows, lanes, count_taps, count_rows;
     Expr strict; // the input quantizer sends a value equal to its threshold to -1
-    Var row{"row"}, plane{"plane"};
+    Var row{"row"}, plane{"plane"}, lane{"lane"}, vector{"vector"};
 
     int word_taps() const { return word_bits.value() / word_channels.value(); }
     Expr steps() const { return (kernel_size() + (word_taps() - 1)) / word_taps(); }
@@ -133,8 +143,33 @@ private:
             input.push_back(cut);
             joined = cut;
         }
-        if (!is_unit_stride()) input.push_back(by_phase(joined, {row, plane, g, n}, "words_by_phase"));
+        if (vector_words > 1) {
+            input.push_back(by_vector(joined));
+        } else if (!is_unit_stride()) {
+            input.push_back(by_phase(joined, {row, plane, g, n}, "words_by_phase"));
+        }
     }
+
+    /// The words of each output position's window, vector_words a vector: word row * steps() + step, zeros at the end.
+    /// by_vector(lane, p, vector, ...), p being the output position.
+    Func by_vector(Func words) {
+        // Divisions, once a call instead of once a word.
+        Func row_of("row_of_word"), column_of("column_of_word"), vectors("words_by_vector");
+        Var i("i");
+        const Expr last = window_words() - 1, at = vector * vector_words + lane;
+        const Expr last_column = (steps() - 1) * word_taps() * dilation();
+        row_of(i) = i / steps();
+        column_of(i) = i % steps() * (word_taps() * dilation());
+        tap_tables = {row_of, column_of};
+        const Expr column = unsafe_promise_clamped(column_of(min(at, last)), 0, last_column);
+        // As in disagreements(): row 1 is for the last step, where words join taps.
+        const Expr channel_row = word_taps() == 1 ? unsafe_promise_clamped(row_of(min(at, last)), 0, word_rows() - 1)
+                                                  : select(at == last, 1, 0);
+        vectors(lane, p, vector, plane, g, n) =
+            select(at <= last, words(p * stride() + column, channel_row, plane, g, n), make_zero(UInt(word_bits)));
+        return vectors;
+    }
+    Expr window_words() const { return steps() * word_rows(); }
 
     /// The disagreeing bits of one word pair, weighted 2^(i + j), summed over the planes i of x and j of the weight.
     Expr disagreements(const Expr &step, const Expr &channel_row, const Type &type) {
@@ -144,7 +179,7 @@ private:
         for (int i = 0; i < input_planes; i++) {
             const Expr word = words(reach(w, step, word_taps() * dilation(), steps(), {source_row, i, g, n}));
             for (int j = 0; j < weight_planes; j++) {
-                const Expr count = popcount(word ^ weight(o % out_block, step, channel_row, j, o / out_block, g));
+                const Expr count = popcount(word ^ weights(o, step, channel_row, j, g));
                 const Expr term = cast(type, count) << cast(type, i + j);
                 sum = sum.defined() ? sum + term : term;
             }
@@ -152,7 +187,30 @@ private:
         return sum;
     }
 
+    /// Planes from the most significant sum on, doubling in between: no step of the inner loop shifts.
+    void build_vector_sums() {
+        const int words = vector_words, x_planes = input_planes, w_planes = weight_planes,
+                  top = x_planes + w_planes - 2;
+        RDom r(0, (window_words() + (words - 1)) / words, "r"), each(0, words, "each");
+        taps = r, lanes = each;
+        partial = Func("partial");
+        partial(lane, w, o, g, n) = make_zero(UInt(word_bits));
+        for (int sum = top; sum >= 0; sum--) {
+            if (sum < top) partial(lane, w, o, g, n) *= make_const(UInt(word_bits), 2);
+            for (int i = std::max(0, sum - w_planes + 1); i <= std::min(sum, x_planes - 1); i++) {
+                partial(lane, w, o, g, n) += popcount(input.back()(lane, w, r, i, g, n) ^
+                                                      weight(lane, o % out_block, r, sum - i, o / out_block, g));
+            }
+        }
+        acc(w, o, g, n) = 0;
+        acc(w, o, g, n) += cast<int32_t>(partial(each, w, o, g, n));
+    }
+
     void build_sums() {
+        if (vector_words > 1) return build_vector_sums();
+        Var k("k");
+        weights = Func("weights");
+        weights(o, k, row, plane, g) = weight(o % out_block, k, row, plane, o / out_block, g);
         if (count_limit == 0) {
             RDom r(0, steps(), 0, word_rows(), "r");
             taps = r.x, rows = r.y;

@@ -16,8 +16,10 @@ public:
         RDom r(0, kernel_size(), 0, channels(), "r");
         taps = r.x, rows = r.y;
         acc(w, o, g, n) = 0.0f;
-        acc(w, o, g, n) += input.back()(reach(w, r.x, dilation(), kernel_size(), {r.y, g, n})) *
-                           weight(o % out_block, r.x, r.y, o / out_block, g);
+        Var k("k");
+        weights(o, k, c, g) = weight(o % out_block, k, c, o / out_block, g);
+        acc(w, o, g, n) +=
+            input.back()(reach(w, r.x, dilation(), kernel_size(), {r.y, g, n})) * weights(o, r.x, r.y, g);
         y(w, o, g, n) = offset(o, g) + acc(w, o, g, n);
     }
 
@@ -27,13 +29,13 @@ public:
         fill(stages, input, float_input_cases());
         stages.phased = is_unit_stride() ? Func() : input.back();
         stages.out_block = out_block;
-        stages.acc = acc, stages.taps = taps, stages.rows = rows;
+        stages.acc = acc, stages.taps = taps, stages.rows = rows, stages.weights = weights;
         schedules::apply(stages, context());
     }
 
 private:
     std::vector<Func> input;
-    Func acc{"acc"};
+    Func acc{"acc"}, weights{"weights"};
     RVar taps, rows;
 };
 

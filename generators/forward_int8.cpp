@@ -12,6 +12,8 @@ public:
     GeneratorParam<int> element_bits{"element_bits", 8};
     GeneratorParam<int> word_channels{"word_channels", 4};
     GeneratorParam<bool> window_sum{"window_sum", false};
+    /// 128 where the product takes signed elements: levels are stored less by so much, and `offset` makes up for it.
+    GeneratorParam<int> level_offset{"level_offset", 0};
 
     void generate() {
         describe_buffers({elements(), out_block});
@@ -21,7 +23,9 @@ public:
         RDom r(0, elements(), 0, steps(), 0, word_rows(), "r");
         dot = r.x, taps = r.y, rows = r.z;
         acc(w, o, g, n) = 0;
-        acc(w, o, g, n) += input_value(r) * cast<int32_t>(weight(r.x, o % out_block, r.y, r.z, o / out_block, g));
+        Var row("row"), step("step");
+        weights(element_of_word, o, step, row, g) = weight(element_of_word, o % out_block, step, row, o / out_block, g);
+        acc(w, o, g, n) += input_value(r) * cast<int32_t>(weights(r.x, o, r.y, r.z, g));
 
         Expr sum = offset(o, g) + dot_factor * acc(w, o, g, n);
         if (window_sum) sum += window_factor * build_window(r)(w, g, n);
@@ -37,13 +41,14 @@ public:
         stages.out_block = out_block;
         stages.element = element_of_word;
         stages.acc = acc, stages.taps = taps, stages.rows = rows, stages.dot = dot, stages.has_dot = true;
+        stages.weights = weights, stages.dot_elements = elements();
         if (window_sum) stages.window = window, stages.window_acc = window_acc;
         schedules::apply(stages, context());
     }
 
 private:
     std::vector<Func> input;
-    Func level{"level"}, words{"words"}, acc{"acc"}, window{"window"}, window_acc{"window_acc"};
+    Func level{"level"}, words{"words"}, weights{"weights"}, acc{"acc"}, window{"window"}, window_acc{"window_acc"};
     RVar dot, taps, rows;
     Var element_of_word{"e"};
 
@@ -68,11 +73,12 @@ private:
     void build_words() {
         const Var &e = element_of_word;
         Var row("row"), f("f");
-        const Type type = element_bits == 8 ? UInt(8) : Int(16);
+        const Type type = element_bits == 16 ? Int(16) : level_offset > 0 ? Int(8) : UInt(8);
         // Channels past the last and taps past the kernel's end meet a weight of 0, so any value will do for them.
         const auto value = [&](const Expr &at) {
             const Expr channel = min(row * word_channels + e % word_channels, channels() - 1);
-            return cast(type, level(at + (e / word_channels) * dilation(), channel, g, n));
+            const Expr stored = level(at + (e / word_channels) * dilation(), channel, g, n);
+            return cast(type, level_offset > 0 ? stored - cast<uint8_t>(level_offset) : stored);
         };
         if (is_unit_stride()) {
             words(e, p, row, g, n) = value(p);

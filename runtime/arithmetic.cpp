@@ -11,6 +11,19 @@ namespace {
 
 using Values = Representation::Values;
 
+std::int64_t magnitude(std::int64_t value) {
+    return value < 0 ? -value : value;
+}
+
+// Vectors of several words of a window are summed in lanes as wide as a word.
+bool lanes_fit(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    if (kernel.vector_words <= 1 || kernel.word_bits >= 32) return true;
+    const PackedShape shape = packed_shape(kernel, channels_in_group(config), out_in_group(config), config.kernel_size);
+    const std::int64_t products = (std::int64_t{1} << kernel.input_planes) - 1;
+    const std::int64_t most = products * ((1 << kernel.weight_planes) - 1) * kernel.word_bits;
+    return shape.vectors <= ((std::int64_t{1} << kernel.word_bits) - 1) / most;
+}
+
 bool shape_matches(const qconv_kernel &kernel, const qconv_layer_config &config) {
     const auto matches = [](std::int64_t constant, std::int64_t value) { return constant == 0 || constant == value; };
     return matches(kernel.in_channels, config.in_channels) && matches(kernel.out_channels, config.out_channels) &&
@@ -61,12 +74,9 @@ const char *forward_mismatch(const qconv_kernel &kernel, const qconv_layer_confi
     if (kernel.word_bits > 0 && word_taps(kernel) > 1 && channels_in_group(config) > kernel.word_channels) {
         return "its words join fewer channels than a group has";
     }
+    if (!lanes_fit(kernel, config)) return "the sums of its lanes could overflow";
     if (!int32_fits(kernel, config)) return "its int32 sums could overflow";
     return nullptr;
-}
-
-std::int64_t magnitude(std::int64_t value) {
-    return value < 0 ? -value : value;
 }
 
 } // namespace
@@ -104,7 +114,9 @@ IntegerArithmetic integer_arithmetic(const qconv_kernel &kernel, const qconv_lay
     }
     return {.element_factor = element_factor,
             .element_offset = element_offset,
-            .offset_per_weight = std::int64_t{x_offset} * v_factor,
+            // Levels stored less by level_offset leave out as much times the sum of v.
+            .offset_per_weight =
+                std::int64_t{x_offset} * v_factor + std::int64_t{kernel.level_offset} * x_factor * v_factor,
             .offset_per_element = std::int64_t{x_offset} * v_offset,
             .dot_factor = x_factor * v_factor,
             .window_factor = x_factor * v_offset,
@@ -120,8 +132,9 @@ bool int32_fits(const qconv_kernel &kernel, const qconv_layer_config &config) {
     const std::int64_t low = magnitude(arithmetic.element_offset);
     const std::int64_t high = magnitude(arithmetic.element_factor * weight_top + arithmetic.element_offset);
     const std::int64_t element = low > high ? low : high;
+    const std::int64_t level = input_top > kernel.level_offset ? input_top : kernel.level_offset;
     const std::int64_t dot =
-        kernel.path == QCONV_PATH_B1B1 ? 2 * input_top * weight_top : arithmetic.dot_factor * input_top * element;
+        kernel.path == QCONV_PATH_B1B1 ? 2 * input_top * weight_top : arithmetic.dot_factor * level * element;
     const std::int64_t per_element = magnitude(dot) + magnitude(arithmetic.window_factor) * input_top +
                                      magnitude(arithmetic.offset_per_weight) * element +
                                      magnitude(arithmetic.offset_per_element);

@@ -6,6 +6,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif (defined(__aarch64__) || defined(__arm__)) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace qconv {
@@ -24,7 +26,14 @@ constexpr CpuFeatures needs_avx512_zen4 =
     needs_avx512 | CpuFeatures{Sse4a,           Avx512ifma, Avx512vbmi, Avx512vbmi2, Avx512vnni, Avx512bitalg,
                                Avx512vpopcntdq, Avx512bf16, Gfni,       Vaes,        Vpclmulqdq};
 
+// On ARM LLVM is told the features one by one, beyond the baseline of AArch64, or cortex-a9 with NEON on ARM32.
+constexpr CpuFeatures needs_arm64{Asimd};
+constexpr CpuFeatures needs_arm64_dotprod = needs_arm64 | CpuFeatures{Asimddp};
+
 constexpr std::array targets{
+    KernelTarget{"arm64_dotprod", "arm-64-linux-arm_dot_prod", 128, needs_arm64_dotprod},
+    KernelTarget{"arm64", "arm-64-linux", 128, needs_arm64},
+    KernelTarget{"arm32", "arm-32-linux", 128, CpuFeatures{Neon}},
     KernelTarget{"avx512_zen4",
                  "x86-64-linux-sse41-avx-f16c-fma-avx2-avx512-avx512_skylake-avx512_cannonlake-avx512_zen4", 512,
                  needs_avx512_zen4},
@@ -39,7 +48,8 @@ constexpr std::array<const char *, static_cast<int>(CpuFeature::Count)> feature_
     "avx",         "f16c",         "fma",         "avx2",          "avx512f",
     "avx512cd",    "avx512bw",     "avx512dq",    "avx512vl",      "avx512ifma",
     "avx512vbmi",  "avx512_vbmi2", "avx512_vnni", "avx512_bitalg", "avx512_vpopcntdq",
-    "avx512_bf16", "gfni",         "vaes",        "vpclmulqdq"};
+    "avx512_bf16", "gfni",         "vaes",        "vpclmulqdq",    "asimd",
+    "asimddp",     "neon"};
 
 struct CpuidBit {
     CpuFeature feature;
@@ -64,7 +74,19 @@ constexpr std::array cpuid_bits{
     CpuidBit{Avx512bf16, &CpuidWords::leaf7_1_eax, 5},  CpuidBit{Lzcnt, &CpuidWords::extended1_ecx, 5},
     CpuidBit{Sse4a, &CpuidWords::extended1_ecx, 6},
 };
-static_assert(cpuid_bits.size() == static_cast<std::size_t>(CpuFeature::Count));
+
+struct HwcapBit {
+    CpuFeature feature;
+    HwcapBits bits;
+    int bit;
+};
+
+constexpr std::array hwcap_bits{
+    HwcapBit{Asimd, HwcapBits::Arm64, 1},
+    HwcapBit{Asimddp, HwcapBits::Arm64, 20},
+    HwcapBit{Neon, HwcapBits::Arm32, 12},
+};
+static_assert(cpuid_bits.size() + hwcap_bits.size() == static_cast<std::size_t>(CpuFeature::Count));
 
 // Unusable while the operating system does not save the registers they work on.
 constexpr CpuFeatures needs_zmm_state{Avx512f,    Avx512cd,    Avx512bw,   Avx512dq,     Avx512vl,        Avx512ifma,
@@ -74,10 +96,10 @@ constexpr std::uint64_t xcr0_ymm = 0x06; // SSE and AVX
 constexpr std::uint64_t xcr0_zmm = 0xe6; // and the mask registers and both parts of the zmm file
 
 #if defined(__x86_64__)
-CpuidWords read_cpuid() {
+CpuFeatures read_features() {
     CpuidWords words;
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-    if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0) return words;
+    if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0) return {};
     words.leaf1_ecx = ecx;
     constexpr unsigned osxsave = 1U << 27;
     if ((ecx & osxsave) != 0) {
@@ -92,30 +114,29 @@ CpuidWords read_cpuid() {
         if (subleaves >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0) words.leaf7_1_eax = eax;
     }
     if (__get_cpuid(0x80000001U, &eax, &ebx, &ecx, &edx) != 0) words.extended1_ecx = ecx;
-    return words;
+    return decode_cpuid(words);
+}
+#elif (defined(__aarch64__) || defined(__arm__)) && defined(__linux__)
+CpuFeatures read_features() {
+    return decode_hwcap(getauxval(AT_HWCAP), sizeof(void *) == 8 ? HwcapBits::Arm64 : HwcapBits::Arm32);
+}
+#elif defined(__aarch64__)
+// Elsewhere, what this file may be compiled for: at least the baseline.
+CpuFeatures read_features() {
+    CpuFeatures features{Asimd};
+#if defined(__ARM_FEATURE_DOTPROD)
+    features.add(Asimddp);
+#endif
+    return features;
 }
 #else
-CpuidWords read_cpuid() {
+CpuFeatures read_features() {
     return {};
 }
 #endif
 
 std::mutex override_mutex;
 std::optional<CpuFeatures> overriding;
-
-bool has_token(std::string_view dashed, std::string_view token) {
-    while (!dashed.empty()) {
-        const std::size_t end = dashed.find('-');
-        if (dashed.substr(0, end) == token) return true;
-        if (end == std::string_view::npos) break;
-        dashed.remove_prefix(end + 1);
-    }
-    return false;
-}
-
-std::string_view last_token(std::string_view dashed) {
-    return dashed.substr(dashed.rfind('-') + 1);
-}
 
 } // namespace
 
@@ -130,11 +151,6 @@ std::span<const KernelTarget> kernel_targets() {
 const KernelTarget *find_target(std::string_view name) {
     for (const KernelTarget &target : targets) {
         if (name == target.name || name == target.halide_target) return &target;
-    }
-    // Another Halide string belongs to the most capable family whose last feature it names.
-    if (!name.starts_with("x86-64-")) return nullptr;
-    for (const KernelTarget &target : targets) {
-        if (has_token(name, last_token(target.halide_target))) return &target;
     }
     return nullptr;
 }
@@ -171,8 +187,16 @@ CpuFeatures decode_cpuid(const CpuidWords &words) {
     return features;
 }
 
+CpuFeatures decode_hwcap(std::uint64_t hwcap, HwcapBits bits) {
+    CpuFeatures features;
+    for (const HwcapBit &entry : hwcap_bits) {
+        if (entry.bits == bits && (hwcap >> entry.bit & 1U) != 0) features.add(entry.feature);
+    }
+    return features;
+}
+
 CpuFeatures cpu_features() {
-    static const CpuFeatures detected = decode_cpuid(read_cpuid());
+    static const CpuFeatures detected = read_features();
     const std::lock_guard lock(override_mutex);
     return overriding.value_or(detected);
 }

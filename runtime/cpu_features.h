@@ -39,6 +39,9 @@ enum class CpuFeature : int {
     Gfni,
     Vaes,
     Vpclmulqdq,
+    Asimd,   // AArch64's NEON
+    Asimddp, // its dot products
+    Neon,    // ARM32's
     Count
 };
 
@@ -80,9 +83,9 @@ struct KernelTarget {
     CpuFeatures needs;
 };
 
-/// Every target, the preferred first.
+/// Every target; of one architecture, the preferred first.
 std::span<const KernelTarget> kernel_targets();
-/// By short name, or by a Halide target string of one of the families. NULL if there is none.
+/// By short name, or by the Halide target string of the table. NULL if there is none.
 const KernelTarget *find_target(std::string_view name);
 /// Position in kernel_targets(); their number if the name is unknown.
 int target_rank(std::string_view name);
@@ -97,6 +100,10 @@ struct CpuidWords {
     std::uint64_t xcr0 = 0; // 0 when the operating system does not use xsave
 };
 CpuFeatures decode_cpuid(const CpuidWords &words);
+
+/// What an ARM CPU's kernel says of it (AT_HWCAP of getauxval), in the bits of AArch64 or of ARM32.
+enum class HwcapBits { Arm64, Arm32 };
+CpuFeatures decode_hwcap(std::uint64_t hwcap, HwcapBits bits);
 
 /// What this machine has, or what override_cpu_features set.
 CpuFeatures cpu_features();

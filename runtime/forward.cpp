@@ -13,6 +13,12 @@ Buffer weight_buffer(const qconv_kernel &kernel, const PackedForward &packed, st
     const void *host = packed.weight.data();
     switch (kernel.path) {
         case QCONV_PATH_B1B1:
+            if (vector_words(kernel) > 1) {
+                return {host,
+                        halide_type_t(halide_type_uint, static_cast<std::uint8_t>(kernel.word_bits)),
+                        {vector_words(kernel), kernel.out_block, shape.vectors, kernel.weight_planes, shape.out_blocks,
+                         groups}};
+            }
             return {host,
                     halide_type_t(halide_type_uint, static_cast<std::uint8_t>(kernel.word_bits)),
                     {kernel.out_block, shape.steps, shape.rows, kernel.weight_planes, shape.out_blocks, groups}};

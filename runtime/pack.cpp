@@ -19,9 +19,20 @@ struct Destination {
         : block(group * shape.out_blocks + output / kernel.out_block), lane(output % kernel.out_block) {}
 };
 
+// Where word `index` of an output channel lies from its first one.
+struct WordPlace {
+    std::int64_t vector_words, out_block;
+
+    explicit WordPlace(const qconv_kernel &kernel)
+        : vector_words(qconv::vector_words(kernel)), out_block(kernel.out_block) {}
+    std::int64_t operator()(std::int64_t index) const {
+        return index / vector_words * out_block * vector_words + index % vector_words;
+    }
+};
+
 // Words that hold channels of one tap. `joined` has every eight channels of the row as a byte.
 template <typename Word>
-void store_channel_words(const std::uint8_t *joined, const PackedShape &shape, std::int64_t distance, Word *words) {
+void store_channel_words(const std::uint8_t *joined, const PackedShape &shape, WordPlace place, Word *words) {
     constexpr auto bytes = static_cast<std::int64_t>(sizeof(Word));
     const std::int64_t taps = shape.steps;
     for (std::int64_t row = 0; row < shape.rows; ++row) {
@@ -30,7 +41,7 @@ void store_channel_words(const std::uint8_t *joined, const PackedShape &shape, s
             unsigned word = 0;
             for (std::int64_t byte = 0; byte < bytes; ++byte)
                 word |= static_cast<unsigned>(first[byte * 8 * taps + k]) << (8 * byte);
-            words[(row * taps + k) * distance] = static_cast<Word>(word);
+            words[place(row * taps + k)] = static_cast<Word>(word);
         }
     }
 }
@@ -38,7 +49,7 @@ void store_channel_words(const std::uint8_t *joined, const PackedShape &shape, s
 // Words that join taps.
 template <typename Word>
 void store_tap_words(const std::uint8_t *levels, const qconv_kernel &kernel, const WeightRows &rows,
-                     const PackedShape &shape, std::int64_t distance, Word *words) {
+                     const PackedShape &shape, WordPlace place, Word *words) {
     const std::int64_t joined = word_taps(kernel);
     for (std::int64_t step = 0; step < shape.steps; ++step) {
         const std::int64_t first = step * joined;
@@ -48,7 +59,7 @@ void store_tap_words(const std::uint8_t *levels, const qconv_kernel &kernel, con
             for (std::int64_t t = 0; t < taps; ++t)
                 word |= static_cast<unsigned>(levels[c * rows.taps + first + t]) << (t * kernel.word_channels + c);
         }
-        words[step * distance] = static_cast<Word>(word);
+        words[place(step)] = static_cast<Word>(word);
     }
 }
 
@@ -57,7 +68,10 @@ template <typename Word>
 class BitPlanePacker {
 public:
     BitPlanePacker(Memory &memory, const qconv_kernel &kernel, const PackedShape &shape, const WeightRows &rows)
-        : kernel_(kernel), shape_(shape), rows_(rows), plane_words_(shape.rows * shape.steps * kernel.out_block) {
+        : kernel_(kernel),
+          shape_(shape),
+          rows_(rows),
+          plane_words_(shape.vectors * vector_words(kernel) * kernel.out_block) {
         provide(memory, rows.groups * shape.out_blocks * kernel.weight_planes * plane_words_, sizeof(Word));
         words_ = memory.as<Word>();
     }
@@ -72,12 +86,13 @@ public:
                                [p](std::uint8_t level) { return static_cast<std::uint8_t>(level >> p & 1); });
                 bits = plane;
             }
-            Word *words = words_ + (at.block * kernel_.weight_planes + p) * plane_words_ + at.lane;
+            Word *words =
+                words_ + (at.block * kernel_.weight_planes + p) * plane_words_ + at.lane * vector_words(kernel_);
             if (word_taps(kernel_) > 1) {
-                store_tap_words(bits, kernel_, rows_, shape_, kernel_.out_block, words);
+                store_tap_words(bits, kernel_, rows_, shape_, WordPlace(kernel_), words);
             } else {
                 join_bits(bits, rows_.taps, 8, row_size - 7 * rows_.taps, joined);
-                store_channel_words(joined, shape_, kernel_.out_block, words);
+                store_channel_words(joined, shape_, WordPlace(kernel_), words);
             }
         }
     }
@@ -239,7 +254,14 @@ void pack_integers(PackedForward &packed, const qconv_kernel &kernel, const qcon
     if (kernel.path == QCONV_PATH_INT8) {
         kernel.element_bits == 16 ? pack_elements(std::int16_t{}) : pack_elements(std::int8_t{});
     } else {
-        kernel.word_bits == 32 ? pack_bits(std::uint32_t{}) : pack_bits(std::uint8_t{});
+        switch (kernel.word_bits) {
+            case 8:
+                return pack_bits(std::uint8_t{});
+            case 16:
+                return pack_bits(std::uint16_t{});
+            default:
+                return pack_bits(std::uint32_t{});
+        }
     }
 }
 

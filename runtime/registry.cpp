@@ -36,7 +36,8 @@ bool same_content(const qconv_kernel &a, const qconv_kernel &b) {
         return std::tuple_cat(
             std::make_tuple(k.op, k.path, k.call, k.word_bits, k.element_bits, k.word_channels),
             std::make_tuple(k.input_planes, k.weight_planes, k.table_channels, k.tables),
-            std::make_tuple(k.out_block, k.width_block, k.unit_stride, k.window_sum, k.channel_block, k.tap_block),
+            std::make_tuple(k.out_block, k.width_block, k.unit_stride, k.window_sum, k.channel_block, k.tap_block,
+                            k.vector_words, k.level_offset),
             std::make_tuple(k.in_channels, k.out_channels, k.kernel_size, k.stride, k.dilation, k.groups));
     };
     return fields(a) == fields(b);
@@ -56,7 +57,9 @@ const char *layout_defect(const qconv_kernel &k) {
     }
     switch (k.path) {
         case QCONV_PATH_B1B1:
-            if (k.element_bits != 1 || (k.word_bits != 8 && k.word_bits != 32)) return "b1b1 words have 8 or 32 bits";
+            if (k.element_bits != 1 || (k.word_bits != 8 && k.word_bits != 16 && k.word_bits != 32)) {
+                return "b1b1 words have 8, 16 or 32 bits";
+            }
             if (k.input_planes < 1 || k.input_planes > 8 || k.weight_planes < 1 || k.weight_planes > 8) {
                 return "b1b1 needs 1..8 input_planes and weight_planes";
             }
@@ -65,6 +68,7 @@ const char *layout_defect(const qconv_kernel &k) {
             if (k.word_bits != 32 || (k.element_bits != 8 && k.element_bits != 16)) {
                 return "int8 words have 32 bits and elements of 8 or 16";
             }
+            if (k.level_offset != 0 && k.level_offset != 128) return "level_offset is 0 or 128";
             return nullptr;
         case QCONV_PATH_F32B1:
             if (k.tables < 1 || k.table_channels < 1 || k.table_channels > 8) {

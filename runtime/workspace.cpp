@@ -52,6 +52,12 @@ std::int64_t scratch_per_position(const qconv_kernel &kernel, const qconv_layer_
         const std::int64_t levels = kernel.input_planes > 1 ? channels : 0;
         // Words that join taps are doubled from narrower ones, and kept with and without the taps past the end: at most
         // eight times a word in all.
+        if (kernel.vector_words > 1) {
+            // Every output position has the words of its window beside those of its input position.
+            const PackedShape shape = packed_shape(kernel, channels, out_in_group(config), config.kernel_size);
+            const std::int64_t window = ceil_div(shape.vectors * kernel.vector_words, config.stride);
+            return levels + kernel.input_planes * word_bytes * ((joins_taps ? 8 : rows) + window);
+        }
         return levels + kernel.input_planes * word_bytes * (joins_taps ? 8 : rows * copies);
     }
     const std::int64_t multiple = kernel.tables > 0 ? std::int64_t{kernel.tables} * kernel.table_channels : 1;

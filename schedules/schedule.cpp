@@ -5,7 +5,10 @@
 namespace qconv::schedules {
 
 const Schedules &schedules_for(const Halide::Target &target) {
-    if (target.arch == Halide::Target::X86 && !target.has_gpu_feature()) return x86();
+    if (!target.has_gpu_feature()) {
+        if (target.arch == Halide::Target::X86) return x86();
+        if (target.arch == Halide::Target::ARM) return arm();
+    }
     throw std::invalid_argument("no schedules for target " + target.to_string());
 }
 

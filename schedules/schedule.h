@@ -40,12 +40,21 @@ struct ForwardStages : OutputStages {
     /// Set where acc also sums the elements of a word: the reduction of a dot-product instruction.
     Halide::RVar dot;
     bool has_dot = false;
+    int dot_elements = 1;
     /// window(w, g, n), wanted once per task, of window_acc(w, g, n): one update over the reduction of acc. May be
     /// undefined.
     Halide::Func window, window_acc;
     /// Byte-counter popcount: counts(w, o, g, n, tap chunk, row chunk) feeds acc in place of the words. Else undefined.
     Halide::Func counts;
     Halide::RVar count_taps, count_rows;
+    /// The weights of a step, weights([element,] o, ...): wanted once for all positions of a strip. May be undefined.
+    Halide::Func weights;
+    /// Where vectors hold words of one position: partial(lane, w, o, g, n) has a sum for each lane, one update over
+    /// taps and rows, and acc adds up the `vector_words` lanes over `lanes`. Else undefined.
+    Halide::Func partial;
+    Halide::Var lane;
+    Halide::RVar lanes;
+    int vector_words = 1;
 };
 
 /// A forward convolution by table lookup.
@@ -175,6 +184,7 @@ public:
 
 /// One file each.
 const Schedules &x86();
+const Schedules &arm();
 
 /// The schedules of the target's architecture; throws std::invalid_argument where there are none.
 const Schedules &schedules_for(const Halide::Target &target);

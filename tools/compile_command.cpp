@@ -59,7 +59,7 @@ Json manifest(const std::vector<LayerSpec> &layers, const CompileOptions &option
         {"options", {{"layers", source}, {"name", options.name}, {"jobs", options.jobs}, {"directions", directions}}},
         {"seconds", compiled.seconds}};
     for (const TargetInfo &target : options.targets) {
-        json["options"]["targets"].push_back({{"name", target.name}, {"halide", target.halide}});
+        json["options"]["targets"].push_back({{"name", target.label}, {"halide", target.halide}});
     }
     for (const OutputFile &file : compiled.files)
         json["files"].push_back({{"name", file.name}, {"bytes", file.bytes}});
@@ -68,7 +68,7 @@ Json manifest(const std::vector<LayerSpec> &layers, const CompileOptions &option
                                    {"kernel", k.row.name},
                                    {"op", qconv_op_name(k.row.layout.op)},
                                    {"path", qconv_path_name(k.row.layout.path)},
-                                   {"target", k.target.name},
+                                   {"target", k.target.label},
                                    {"function", k.function},
                                    {"shape", shape_json(k.shape)},
                                    {"params", k.row.params},
@@ -81,7 +81,7 @@ Json manifest(const std::vector<LayerSpec> &layers, const CompileOptions &option
             const std::string library = library_file(options, options.targets[t]);
             const auto file = std::find_if(compiled.files.begin(), compiled.files.end(),
                                            [&](const OutputFile &f) { return f.name == library; });
-            layer["targets"][options.targets[t].name] = {
+            layer["targets"][options.targets[t].label] = {
                 {"library", library},
                 {"library_bytes", file->bytes},
                 {"kernels", layer_kernels_json(compiled, compiled.choice[t][i])}};
@@ -102,7 +102,7 @@ void print_summary(const std::vector<LayerSpec> &layers, const CompileOptions &o
         for (const std::vector<LayerKernels> &choice : compiled.choice) {
             for (const auto &[op, index] : choice[i]) {
                 const CompiledKernel &k = compiled.kernels[index];
-                fmt::print("    {:<12} ", k.target.name);
+                fmt::print("    {:<13} ", k.target.label);
                 if (several) fmt::print("{:<12} ", op_option(op));
                 if (k.first_layer == layers[i].name) {
                     fmt::print("{:<32} {:>10}  {}\n", k.row.name, human_bytes(k.object_bytes),
@@ -150,7 +150,9 @@ void add_compile_command(CLI::App &app) {
     auto options = std::make_shared<Options>();
     CLI::App *command = app.add_subcommand("compile", "Compile the layers of a layer file into static libraries");
     command->add_option("layers", options->layers, "Layer file (JSON; see docs/qconvc.md)")->required();
-    command->add_option("-t,--target", options->targets, "host, all, sse41, avx2, avx512, avx512_zen4; may be repeated")
+    command
+        ->add_option("-t,--target", options->targets,
+                     "host, all of this architecture, or one of qconvc list targets; may be repeated")
         ->required()
         ->allow_extra_args(false);
     command->add_option("-o,--output", options->folder, "Output folder, made if missing")->required();
@@ -166,12 +168,13 @@ void add_compile_command(CLI::App &app) {
         ->capture_default_str();
     command->add_flag("--json", options->json, "Print the manifest instead of a summary");
     command->footer(
-        "Writes lib<name>_<target>.a and <name>_<target>.h for each target, the Halide runtime once, and\n"
+        "Writes lib<name>_<target>.a and <name>_<target>.h for each target, the Halide runtime once a platform, and\n"
         "manifest.json. Nothing is written unless all of it is.\n\n"
         "Examples:\n"
         "  qconvc compile net.json --target host -o kernels\n"
         "  qconvc compile net.json --target host -o kernels --directions training\n"
         "  qconvc compile net.json -t avx2 -t avx512_zen4 -o kernels --jobs 4\n"
+        "  qconvc compile net.json -t arm64 -t arm64_dotprod -t arm-64-osx-arm_dot_prod -o kernels\n"
         "  cc app.c -Ikernels kernels/libnet_avx2.a -l:libqconv.a kernels/libqconv_halide_runtime_x86-64-linux.a \\\n"
         "     -lstdc++ -lpthread -ldl -lm");
     command->callback([options] { compile(*options); });

@@ -35,14 +35,6 @@ auto key_of(const ShapeConstants &s) {
     return std::tuple(s.in_channels, s.out_channels, s.kernel_size, s.stride, s.dilation, s.groups);
 }
 
-/// "x86-64-linux" of a Halide target string.
-std::string platform(const TargetInfo &target) {
-    std::size_t dashes = 0;
-    const auto end =
-        std::find_if(target.halide.begin(), target.halide.end(), [&](char c) { return c == '-' && ++dashes == 3; });
-    return std::string(target.halide.begin(), end);
-}
-
 /// The row of kernels.json with the least estimated cost for one op of this layer.
 const KernelRow &choose_kernel(const std::vector<KernelRow> &list, const LayerSpec &layer, qconv_op op,
                                const TargetInfo &target) {
@@ -91,7 +83,7 @@ void plan(const std::vector<LayerSpec> &layers, const CompileOptions &options, C
                 kernels[op] = place->second;
                 if (!fresh) continue;
                 const std::string base =
-                    identifier(fmt::format("{}_{}_{}", options.name, symbol_part(layer.name, op), target.name));
+                    identifier(fmt::format("{}_{}_{}", options.name, symbol_part(layer.name, op), target.label));
                 std::string function = base;
                 for (int i = 2; !functions.insert(function).second; i++)
                     function = fmt::format("{}_{}", base, i);
@@ -124,9 +116,9 @@ std::string kernel_comments(const std::vector<TableRow> &rows) {
 std::string header_text(const Compiled &compiled, const CompileOptions &options, const TargetInfo &target) {
     std::vector<TableRow> rows;
     for (const CompiledKernel &k : compiled.kernels) {
-        if (k.target.name == target.name) rows.push_back({k.name, target.name, k.function, k.row.layout, k.shape});
+        if (k.target.label == target.label) rows.push_back({k.name, target.name, k.function, k.row.layout, k.shape});
     }
-    const std::string prefix = identifier(fmt::format("{}_{}", options.name, target.name));
+    const std::string prefix = identifier(fmt::format("{}_{}", options.name, target.label));
     std::string guard = prefix + "_h";
     std::transform(guard.begin(), guard.end(), guard.begin(),
                    [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
@@ -142,7 +134,7 @@ std::string header_text(const Compiled &compiled, const CompileOptions &options,
         "static inline qconv_status {prefix}_register(void) {{\n{rows}"
         "    return qconv_register_kernels(rows, sizeof rows / sizeof rows[0]);\n}}\n\n"
         "#ifdef __cplusplus\n}}\n#endif\n#endif\n",
-        fmt::arg("name", options.name), fmt::arg("target", target.name), fmt::arg("version", qconv_version()),
+        fmt::arg("name", options.name), fmt::arg("target", target.label), fmt::arg("version", qconv_version()),
         fmt::arg("prefix", prefix), fmt::arg("library", library_file(options, target)),
         fmt::arg("runtime", runtime_file(target)), fmt::arg("guard", guard),
         fmt::arg("comments", kernel_comments(rows)), fmt::arg("declarations", kernel_declarations(rows)),
@@ -154,7 +146,7 @@ std::string header_text(const Compiled &compiled, const CompileOptions &options,
 std::vector<std::string> emit_arguments(const CompiledKernel &kernel, const fs::path &list, const fs::path &output) {
     const ShapeConstants &s = kernel.shape;
     std::vector<std::string> arguments = {"emit-kernel",   "--list",   list.string(),      "--kernel",
-                                          kernel.row.name, "--target", kernel.target.name, "--function",
+                                          kernel.row.name, "--target", kernel.target.halide, "--function",
                                           kernel.function, "--output", output.string(),    "--shape"};
     for (const int64_t n : {s.in_channels, s.out_channels, s.kernel_size, s.stride, s.dilation, s.groups})
         arguments.push_back(std::to_string(n));
@@ -162,15 +154,15 @@ std::vector<std::string> emit_arguments(const CompiledKernel &kernel, const fs::
 }
 
 std::string library_file(const CompileOptions &options, const TargetInfo &target) {
-    return fmt::format("lib{}_{}.a", options.name, target.name);
+    return archive_file(fmt::format("{}_{}", options.name, target.label), target);
 }
 
 std::string header_file(const CompileOptions &options, const TargetInfo &target) {
-    return fmt::format("{}_{}.h", options.name, target.name);
+    return fmt::format("{}_{}.h", options.name, target.label);
 }
 
 std::string runtime_file(const TargetInfo &target) {
-    return fmt::format("libqconv_halide_runtime_{}.a", platform(target));
+    return archive_file("qconv_halide_runtime_" + platform(target), target);
 }
 
 Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptions &options, const fs::path &folder) {
@@ -187,14 +179,22 @@ Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptio
     };
     for (const CompiledKernel &k : compiled.kernels) {
         const fs::path object = folder / (k.function + ".o");
-        add_task(fmt::format("layer '{}', {}, for {}", k.first_layer, op_option(k.row.layout.op), k.target.name),
+        add_task(fmt::format("layer '{}', {}, for {}", k.first_layer, op_option(k.row.layout.op), k.target.label),
                  emit_arguments(k, list, object), object);
     }
-    std::set<std::string> runtimes;
+    struct Runtime {
+        std::string file;
+        std::size_t object;
+        const TargetInfo *target;
+    };
+    std::vector<Runtime> runtimes; // one a platform
     for (const TargetInfo &target : options.targets) {
-        if (!runtimes.insert(runtime_file(target)).second) continue;
-        const fs::path object = folder / (runtime_file(target) + ".o");
-        add_task("the Halide runtime", {"emit-runtime", "--target", target.name, "--output", object.string()}, object);
+        const std::string file = runtime_file(target);
+        if (std::any_of(runtimes.begin(), runtimes.end(), [&](const Runtime &r) { return r.file == file; })) continue;
+        runtimes.push_back({file, objects.size(), &target});
+        const fs::path object = folder / (file + ".o");
+        add_task("the Halide runtime for " + platform(target),
+                 {"emit-runtime", "--target", target.halide, "--output", object.string()}, object);
     }
 
     Progress progress(tasks.size(), "kernels");
@@ -209,16 +209,15 @@ Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptio
     const auto add_file = [&](const std::string &name) {
         compiled.files.push_back({name, fs::file_size(folder / name)});
     };
-    std::size_t next_runtime = compiled.kernels.size();
-    for (const std::string &runtime : runtimes) {
-        write_static_library({objects[next_runtime++]}, options.targets.front().halide, folder / runtime);
-        add_file(runtime);
+    for (const Runtime &runtime : runtimes) {
+        write_static_library({objects[runtime.object]}, runtime.target->halide, folder / runtime.file);
+        add_file(runtime.file);
     }
     for (const TargetInfo &target : options.targets) {
         check_interrupt();
         std::vector<fs::path> members;
         for (std::size_t i = 0; i < compiled.kernels.size(); i++) {
-            if (compiled.kernels[i].target.name == target.name) members.push_back(objects[i]);
+            if (compiled.kernels[i].target.label == target.label) members.push_back(objects[i]);
         }
         write_static_library(members, target.halide, folder / library_file(options, target));
         add_file(library_file(options, target));

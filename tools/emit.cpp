@@ -66,6 +66,8 @@ KernelRow parse_row(const nlohmann::json &json) {
     layout.width_block = int_param(row, "width_block", 1);
     layout.unit_stride = int_param(row, "unit_stride", 0);
     layout.window_sum = int_param(row, "window_sum", 0);
+    layout.vector_words = int_param(row, "vector_words", 0);
+    layout.level_offset = int_param(row, "level_offset", 0);
     return row;
 }
 

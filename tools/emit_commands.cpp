@@ -36,7 +36,7 @@ void emit_atomically(const std::string &output, Emit emit) {
 }
 
 void emit_one_kernel(const EmitOptions &options) {
-    const TargetInfo &target = find_target(options.target);
+    const TargetInfo target = find_target(options.target);
     ShapeConstants shape;
     if (!options.shape.empty()) {
         const std::vector<int64_t> &s = options.shape;

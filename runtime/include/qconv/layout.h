@@ -9,6 +9,7 @@
 //     e = t * S + c      for tap t of the word and channel c of the word.
 //   - T == 1 (S fills the word): row r of a tap holds channels r * S .. r * S + S - 1; steps = kernel_size.
 //   - T >  1 (needs Cg <= S):    step k holds taps k * T .. k * T + T - 1, one row; steps = ceil(kernel_size / T).
+// With vector_words = V > 1, word row * steps + k of a window is word i % V of vector i / V, whose words lie together.
 // Elements past Cg or past kernel_size are 0 in the weights and, for b1b1, in the input words too.
 //
 // Sign encoding: bit 1 is +1, bit 0 is -1. Example, word_bits 8, S = 8, channels 0..7 = + - - + + - - - :
@@ -34,8 +35,14 @@ constexpr int64_t word_taps(const qconv_kernel &k) {
     return k.word_bits / (k.element_bits * k.word_channels);
 }
 
+/// Words of one window that a vector holds (V above), at least 1.
+constexpr int64_t vector_words(const qconv_kernel &k) {
+    return k.vector_words > 1 ? k.vector_words : 1;
+}
+
 /// Sizes of the packed weights of one kernel for one layer. Index order is innermost first, as in Halide.
-///   b1b1    word  [out_block, steps, rows, weight_planes, out_blocks, groups]
+///   b1b1    word  [out_block, steps, rows, weight_planes, out_blocks, groups], or with vector_words > 1
+///           word  [vector_words, out_block, vectors, weight_planes, out_blocks, groups], missing words being 0
 ///   int8    int8 or int16 element [word_bits / element_bits, out_block, steps, rows, out_blocks, groups]
 ///   f32b1   uint8 [tables, kernel_size, Og, chunks, groups]: bit c of entry (u, k, o, z, g) is the sign of
 ///           channel (z * tables + u) * table_channels + c
@@ -44,6 +51,7 @@ constexpr int64_t word_taps(const qconv_kernel &k) {
 struct PackedShape {
     int64_t steps;      // packed paths: words along the taps
     int64_t rows;       // packed paths: words along the channels
+    int64_t vectors;    // b1b1: steps * rows words, vector_words a vector
     int64_t out_blocks; // ceil(Og / out_block)
     int64_t chunks;     // f32b1: ceil(Cg / (tables * table_channels))
 };
@@ -56,6 +64,7 @@ constexpr PackedShape packed_shape(const qconv_kernel &k, int64_t channels_in_gr
         const int64_t taps = word_taps(k);
         s.steps = ceil_div(kernel_size, taps);
         s.rows = taps == 1 ? ceil_div(channels_in_group, k.word_channels) : 1;
+        s.vectors = ceil_div(s.steps * s.rows, vector_words(k));
     }
     if (k.tables > 0) s.chunks = ceil_div(channels_in_group, int64_t{k.tables} * k.table_channels);
     return s;
@@ -63,8 +72,9 @@ constexpr PackedShape packed_shape(const qconv_kernel &k, int64_t channels_in_gr
 
 // A forward kernel computes, for every n, g, o, w:
 //     b1b1    y = scale * (offset[o] - 2 * sum 2^(p+j) * popcount(x_p xor w_j))
-//     int8    y = scale * (offset[o] + dot_factor * sum a*v + window_factor * sum a)   a: input level, v: weight
-//     element f32*    y = offset[o] + sum q(x)*v
+//     int8    y = scale * (offset[o] + dot_factor * sum (a - level_offset)*v + window_factor * sum a)
+//             a: input level, v: weight element
+//     f32*    y = offset[o] + sum q(x)*v
 // all in int32 (packed paths) or float, then, on the packed paths, adds at the edge columns what padding with the
 // representable `pad_level` instead of pad_value left out:
 //     y += pad_delta * (sum of the weights of the taps that fall outside),

@@ -205,12 +205,12 @@ typedef enum qconv_op {
 /* One compiled kernel. The layout fields say how weights must be packed for it (runtime/include/qconv/layout.h). */
 typedef struct qconv_kernel {
     const char *name;   /* unique within a target: see docs/names.md */
-    const char *target; /* "sse41", "avx2", "avx512", "avx512_zen4" */
+    const char *target; /* "avx2", "arm64", ...: docs/names.md */
     qconv_op op;
     qconv_path path;
     int (*call)(void **arguments); /* Halide's argv entry */
     /* Layout. */
-    int32_t word_bits;      /* bits of one packed word: b1b1 8 or 32; int8 32; 0 on the f32 paths */
+    int32_t word_bits;      /* bits of one packed word: b1b1 8, 16 or 32; int8 32; 0 on the f32 paths */
     int32_t element_bits;   /* bits of one element in a word: b1b1 1; int8 8 or 16; 0 on the f32 paths */
     int32_t word_channels;  /* channels joined in one word; the rest of the word holds further taps */
     int32_t input_planes;   /* b1b1: bit-planes of the input, 1 for sign; else 0 */
@@ -224,6 +224,8 @@ typedef struct qconv_kernel {
     int32_t window_sum;     /* int8: nonzero: also sums each window, for weights with an offset */
     int32_t channel_block;  /* grad_weight f32f32: input channels and taps summed together; else 0 */
     int32_t tap_block;
+    int32_t vector_words; /* b1b1: above 1, so many words of a window lie together, output channel by output channel */
+    int32_t level_offset; /* int8: what stored input levels are less by, 0 or 128 */
     /* Shape this kernel was specialised for; all 0 for a generic kernel. */
     int64_t in_channels, out_channels, kernel_size, stride, dilation, groups;
 } qconv_kernel;

@@ -1,0 +1,391 @@
+#include "schedules/cpu.h"
+
+#include <algorithm>
+
+namespace qconv::schedules {
+
+using namespace Halide;
+
+namespace {
+
+constexpr int longest_edge_vector = 16;
+
+bool is_argument(const Func &f, const Var &v) {
+    const std::vector<Var> args = f.args();
+    return std::any_of(args.begin(), args.end(), [&](const Var &a) { return a.name() == v.name(); });
+}
+
+/// One task: one batch entry, one group, tile_width positions. Input stages are private to it and stay in L1 or L2.
+/// y is left with loops over wi (inside a strip of width_block positions), strip and task, to be reordered with o.
+struct Loops {
+    Var tile{"tile"}, strip{"strip"}, wi{"wi"}, task{"task"};
+};
+
+Loops tile_output(Func y, const OutputStages &s, const Target &target) {
+    Loops loops;
+    y.split(s.w, loops.tile, s.w, s.tile_width, TailStrategy::GuardWithIf)
+        .split(s.w, loops.strip, loops.wi, s.width_block, TailStrategy::GuardWithIf)
+        .reorder(loops.wi, s.o, loops.strip, loops.tile, s.g, s.n)
+        .fuse(loops.tile, s.g, loops.task)
+        .fuse(loops.task, s.n, loops.task)
+        .parallel(loops.task)
+        .vectorize(loops.wi, target.natural_vector_size<float>(), TailStrategy::GuardWithIf);
+    for (int u = 0; u < y.num_update_definitions(); u++)
+        y.update(u).unscheduled(); // a few columns
+    return loops;
+}
+
+/// Input stages run along positions in whole vectors; what they compute beyond the tile is never read.
+void schedule_input(Func y, const OutputStages &s, const Loops &loops, const Target &target) {
+    for (Func table : s.tap_tables)
+        table.compute_root();
+    for (size_t i = 0; i < s.input.size(); i++) {
+        Func stage = s.input[i];
+        // The first stage reads x, element by element where a vector reaches over an end: short vectors bound that.
+        const int natural = target.natural_vector_size(stage.type());
+        const int lanes = i == 0 ? std::min(natural, longest_edge_vector) : natural;
+        if (is_argument(stage, s.element)) stage.reorder(s.element, s.p).unroll(s.element);
+        stage.compute_at(y, loops.task).vectorize(s.p, lanes, TailStrategy::RoundUp);
+        const std::vector<Expr> cases = i == 0 ? s.first_stage_cases : std::vector<Expr>{};
+        for (const Expr &condition : cases)
+            stage.specialize(condition);
+        if (s.phased.defined() && stage.name() == s.phased.name()) {
+            for (const Expr &condition : s.phase_cases)
+                stage.specialize(condition);
+        }
+        for (int u = 0; u < stage.num_update_definitions(); u++) {
+            // Passes over few rows of x: many rows at once would be too many streams for the prefetcher.
+            const std::vector<RVar> passes = stage.rvars(u);
+            stage.update(u).reorder(s.p, passes.front()).vectorize(s.p, lanes, TailStrategy::RoundUp);
+            for (const Expr &condition : cases)
+                stage.update(u).specialize(condition);
+        }
+    }
+}
+
+/// Tables of positions p: all entries of one vector of positions together, so that they share the half sums.
+void build_tables(Func table, const std::vector<Func> &halves, const LoopLevel &level, const Var &p, const Var &entry,
+                  int entries, int lanes) {
+    Var pi("pi");
+    table.compute_at(level)
+        .bound_extent(entry, entries)
+        .split(p, p, pi, lanes, TailStrategy::RoundUp)
+        .reorder(pi, entry, p)
+        .vectorize(pi)
+        .unroll(entry);
+    for (Func half : halves)
+        half.compute_at(table, p).vectorize(p, lanes, TailStrategy::RoundUp).unroll(entry);
+}
+
+} // namespace
+
+void Cpu::apply(const ForwardStages &s, const Target &target) const {
+    Func y = s.y;
+    const Loops loops = tile_output(y, s, target);
+    // The weights of one block of output channels are reused over all strips of a task.
+    Var block("block"), oi("oi");
+    y.split(s.o, block, oi, s.out_block, TailStrategy::GuardWithIf)
+        .reorder(loops.wi, oi, loops.strip, block, loops.task)
+        .unroll(oi);
+    schedule_input(y, s, loops, target);
+
+    Func acc = s.acc;
+    const int lanes = std::min(target.natural_vector_size<int32_t>(), s.width_block);
+    acc.compute_at(y, loops.strip)
+        .bound_extent(s.w, s.width_block)
+        .bound_extent(s.o, s.out_block)
+        .align_bounds(s.o, s.out_block)
+        .vectorize(s.w, lanes)
+        .unroll(s.w)
+        .unroll(s.o);
+    if (s.partial.defined()) {
+        Func partial = s.partial;
+        acc.update().reorder(s.lanes, s.w, s.o).vectorize(s.w, lanes).atomic().vectorize(s.lanes);
+        acc.update().unroll(s.w).unroll(s.o);
+        partial.compute_at(y, loops.strip)
+            .bound_extent(s.lane, s.vector_words)
+            .align_bounds(s.o, s.out_block)
+            .vectorize(s.lane)
+            .unroll(s.w)
+            .unroll(s.o);
+        for (int u = 0; u < partial.num_update_definitions(); u++) {
+            std::vector<VarOrRVar> order{s.lane, s.w, s.o};
+            if (!partial.rvars(u).empty()) order.emplace_back(s.taps);
+            partial.update(u).reorder(order).vectorize(s.lane).unroll(s.w).unroll(s.o);
+        }
+    } else {
+        // Taps innermost: neighbouring taps read the same cache lines of one row.
+        if (s.has_dot) {
+            acc.update().reorder(s.dot, s.w, s.o, s.taps, s.rows).atomic().vectorize(s.dot);
+        } else {
+            acc.update().reorder(s.w, s.o, s.taps, s.rows);
+        }
+        acc.update().vectorize(s.w, lanes).unroll(s.w).unroll(s.o);
+        if (s.weights.defined()) {
+            stage_weights(s, s.counts.defined() ? LoopLevel(s.counts, s.count_taps) : LoopLevel(acc, s.taps));
+        }
+    }
+
+    if (s.window.defined()) {
+        Func window = s.window, window_acc = s.window_acc;
+        Var strip("window_strip");
+        window.compute_at(y, loops.task)
+            .split(s.w, strip, s.w, s.width_block, TailStrategy::RoundUp)
+            .vectorize(s.w, lanes);
+        window_acc.compute_at(window, strip).vectorize(s.w, lanes).unroll(s.w);
+        window_acc.update().reorder(s.dot, s.w, s.taps, s.rows).atomic().vectorize(s.dot);
+        window_acc.update().vectorize(s.w, lanes).unroll(s.w);
+    }
+    if (s.counts.defined()) {
+        Func counts = s.counts;
+        const int bytes = target.natural_vector_size<uint8_t>();
+        counts.compute_at(acc, s.taps).vectorize(s.w, bytes).unroll(s.w).unroll(s.o);
+        counts.update().reorder(s.w, s.o, s.count_taps, s.count_rows).vectorize(s.w, bytes).unroll(s.w).unroll(s.o);
+    }
+}
+
+void Cpu::apply(const LookupStages &s, const Target &target) const {
+    Func y = s.y;
+    const Loops loops = tile_output(y, s, target);
+    schedule_input(y, s, loops, target);
+
+    // Tables are built for one strip and a chunk of channel groups, then serve every output channel while in L1.
+    const int lanes = target.natural_vector_size<float>();
+    Func acc = s.acc, part = s.part, table = s.table;
+    acc.compute_at(y, loops.strip).bound_extent(s.w, s.width_block).vectorize(s.w, lanes).unroll(s.w);
+    acc.update().reorder(s.w, s.o, s.chunks).vectorize(s.w, lanes).unroll(s.w);
+    part.compute_at(acc, s.o).vectorize(s.w, lanes).unroll(s.w);
+    part.update().reorder(s.w, s.tables, s.taps).vectorize(s.w, lanes).unroll(s.w).unroll(s.tables);
+    build_tables(table, s.halves, LoopLevel(acc, s.chunks), s.p, s.entry, s.table_entries, lanes);
+}
+
+namespace {
+
+/// Where the stages of grad_input are computed: the input once a task, the sums for some channels of a strip, the
+/// factor for one phase of one channel.
+struct GradInputLoops {
+    LoopLevel task, sums, factor;
+};
+
+/// With channel_block above 0: loops, from the inside, over the columns of a strip, the channels of a block, phases,
+/// strips, blocks, tasks; a block's weights are reused over all strips. With 0: columns, phases, channels, strips,
+/// tasks.
+GradInputLoops tile_grad_input(const GradInputStages &s, int channel_block, const Target &target) {
+    Func result = s.grad_input;
+    const int lanes = target.natural_vector_size<float>();
+    Var tile("tile"), strip("strip"), wi("wi"), task("task"), block("block"), ci("ci");
+    RVar rtile("tile"), rstrip("strip"), rwi("wi");
+    Stage stage = s.unit_stride ? Stage(result) : Stage(result.update());
+    const VarOrRVar column = s.unit_stride ? VarOrRVar(s.column) : VarOrRVar(s.result_column);
+    const VarOrRVar phase = s.unit_stride ? VarOrRVar(s.phase) : VarOrRVar(s.result_phase);
+    const VarOrRVar at_tile = s.unit_stride ? VarOrRVar(tile) : VarOrRVar(rtile);
+    const VarOrRVar at_strip = s.unit_stride ? VarOrRVar(strip) : VarOrRVar(rstrip);
+    const VarOrRVar in_strip = s.unit_stride ? VarOrRVar(wi) : VarOrRVar(rwi);
+    stage.split(column, at_tile, in_strip, s.tile_width, TailStrategy::GuardWithIf)
+        .split(in_strip, at_strip, in_strip, s.width_block, TailStrategy::GuardWithIf);
+
+    std::vector<VarOrRVar> order{in_strip};
+    if (channel_block > 0) {
+        stage.split(s.c, block, ci, channel_block, TailStrategy::GuardWithIf);
+        order.insert(order.end(), {ci, phase, at_strip, block});
+    } else {
+        order.insert(order.end(), {phase, s.c, at_strip});
+    }
+    order.insert(order.end(), {at_tile, s.g, s.n});
+    stage.reorder(order).vectorize(in_strip, lanes, TailStrategy::GuardWithIf);
+    const auto level = [&](const VarOrRVar &at) {
+        return at.is_rvar ? LoopLevel(result, at.rvar) : LoopLevel(result, at.var);
+    };
+    const LoopLevel sums = level(channel_block > 0 ? phase : at_strip);
+    const LoopLevel factor = level(channel_block > 0 ? VarOrRVar(ci) : phase);
+    if (s.unit_stride) {
+        stage.fuse(tile, s.g, task).fuse(task, s.n, task).parallel(task);
+        return {LoopLevel(result, task), sums, factor};
+    }
+    stage.fuse(s.g, s.n, task).parallel(rtile).parallel(task);
+    return {LoopLevel(result, rtile), sums, factor};
+}
+
+void schedule_grad_input(const GradInputStages &s, const GradInputLoops &loops, const Target &target) {
+    const int lanes = target.natural_vector_size<float>();
+    Func padded = s.padded, passes = s.passes, factor = s.factor;
+    padded.compute_at(loops.task).vectorize(s.p, lanes, TailStrategy::RoundUp);
+    if (s.unit_stride) {
+        passes.compute_at(loops.factor)
+            .align_bounds(s.i, 32)
+            .bound_storage(s.i, (s.width_block / 32 + 2) * 32)
+            .store_in(MemoryType::Stack)
+            .vectorize(s.i, 32, TailStrategy::RoundUp);
+        for (const Expr &condition : s.passes_cases)
+            passes.specialize(condition);
+    }
+    factor.compute_at(loops.factor)
+        .bound_extent(s.column, s.width_block)
+        .bound_extent(s.phase, 1)
+        .store_in(MemoryType::Stack)
+        .vectorize(s.column, lanes);
+    for (const Expr &condition : s.factor_cases)
+        factor.specialize(condition);
+}
+
+} // namespace
+
+void Cpu::apply(const GradInputSumStages &s, const Target &target) const {
+    const GradInputLoops loops = tile_grad_input(s, s.channel_block, target);
+    schedule_grad_input(s, loops, target);
+    const int lanes = target.natural_vector_size<float>();
+    Func acc = s.acc;
+    acc.compute_at(loops.sums)
+        .bound_extent(s.column, s.width_block)
+        .bound_extent(s.c, s.channel_block)
+        .bound_extent(s.phase, 1)
+        .align_bounds(s.c, s.channel_block)
+        .vectorize(s.column, lanes)
+        .unroll(s.column)
+        .unroll(s.c);
+    acc.update().reorder(s.column, s.c, s.taps, s.rows).vectorize(s.column, lanes).unroll(s.column).unroll(s.c);
+}
+
+void Cpu::apply(const GradInputLookupStages &s, const Target &target) const {
+    const GradInputLoops loops = tile_grad_input(s, 0, target);
+    schedule_grad_input(s, loops, target);
+    const int lanes = target.natural_vector_size<float>();
+    Func acc = s.acc, part = s.part, table = s.table;
+    acc.compute_at(loops.sums).bound_extent(s.column, s.width_block).vectorize(s.column, lanes).unroll(s.column);
+    acc.update().reorder(s.column, s.phase, s.c, s.chunks).vectorize(s.column, lanes).unroll(s.column);
+    part.compute_at(acc, s.phase).vectorize(s.column, lanes).unroll(s.column);
+    part.update().reorder(s.column, s.tables, s.taps).vectorize(s.column, lanes).unroll(s.column).unroll(s.tables);
+    build_tables(table, s.halves, LoopLevel(acc, s.chunks), s.p, s.entry, s.table_entries, lanes);
+}
+
+namespace {
+
+/// One task of grad_weight: out_block output channels, tile_channels input channels. Leaves the result with a loop
+/// `task`.
+Var tile_grad_weight(const GradWeightStages &s) {
+    Var ob("ob"), oi("oi"), cb("cb"), ci("ci"), co("co"), task("task");
+    // Written a few channels at a time, so that the sums and the rows of the result stay in L1 while they are
+    // transposed.
+    constexpr int transposed_channels = 8;
+    Func result = s.grad_weight;
+    result.split(s.o, ob, oi, s.out_block, TailStrategy::GuardWithIf)
+        .split(s.c, cb, ci, s.tile_channels, TailStrategy::GuardWithIf)
+        .split(ci, co, ci, transposed_channels, TailStrategy::GuardWithIf)
+        .reorder(s.k, ci, oi, co, cb, ob, s.g)
+        .fuse(cb, ob, task)
+        .fuse(task, s.g, task)
+        .parallel(task);
+    for (const Expr &condition : s.cases)
+        result.specialize(condition);
+    return task;
+}
+
+/// gy(w, ...) turned to run along output channels, block by block.
+void transpose_at(Func transposed, const LoopLevel &level, const Var &w, const Var &o, int lanes) {
+    Var wi("wi");
+    transposed.compute_at(level).split(w, w, wi, lanes, TailStrategy::RoundUp).reorder(wi, o, w).vectorize(wi);
+}
+
+/// The input of the float paths, once a tile.
+void schedule_padded(const GradWeightStages &s, const LoopLevel &level, int lanes) {
+    Func signs = s.signs, padded = s.padded;
+    // Positions of 32 share a word.
+    signs.compute_at(level).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
+    padded.compute_at(level).vectorize(s.p, lanes, TailStrategy::RoundUp);
+    signs.specialize(s.padded_cases.front());
+    for (const Expr &condition : s.padded_cases)
+        padded.specialize(condition);
+}
+
+} // namespace
+
+void Cpu::apply(const GradWeightLookupStages &s, const Target &target) const {
+    const int lanes = target.natural_vector_size<float>();
+    const int bytes = target.natural_vector_size<uint8_t>();
+    Func result = s.grad_weight, acc = s.acc;
+    const Var task = tile_grad_weight(s);
+    acc.compute_at(result, task).bound_extent(s.o, s.out_block).vectorize(s.o, lanes).unroll(s.o);
+    // Every table row, once in L1, serves all taps and channels of the task.
+    acc.update()
+        .reorder(s.o, s.tables, s.k, s.c, s.chunk, s.tile, s.sample)
+        .vectorize(s.o, lanes)
+        .unroll(s.o)
+        .unroll(s.tables);
+    Func table = s.table;
+    table.compute_at(acc, s.chunk)
+        .bound_extent(s.entry, s.table_entries)
+        .vectorize(s.o, lanes)
+        .unroll(s.o)
+        .unroll(s.entry);
+    for (Func half : s.halves)
+        half.compute_at(table, half.args()[2]).vectorize(s.o, lanes).unroll(s.o).unroll(s.entry);
+    transpose_at(s.transposed, LoopLevel(acc, s.tile), s.w, s.o, lanes);
+
+    // The input's entries serve all output channels. Positions of 32 share a word.
+    Func signs = s.signs, padded = s.padded, index = s.index, outside = s.outside;
+    Var row("row");
+    index.compute_root()
+        .vectorize(s.p, bytes, TailStrategy::RoundUp)
+        .fuse(s.c, s.g, row)
+        .fuse(row, s.n, row)
+        .parallel(row);
+    signs.compute_at(index, row).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
+    padded.compute_at(index, row).vectorize(s.p, bytes, TailStrategy::RoundUp);
+    outside.compute_at(result, task).vectorize(s.o, lanes);
+    outside.update(0).unscheduled();
+    outside.update(1).unscheduled();
+}
+
+void Cpu::apply(const GradWeightSumStages &s, const Target &target) const {
+    const int lanes = target.natural_vector_size<float>();
+    Func result = s.grad_weight, acc = s.acc, part = s.part;
+    const Var task = tile_grad_weight(s);
+    acc.compute_at(result, task).vectorize(s.o, lanes);
+    Var cb("cb"), ci("ci"), kb("kb"), ki("ki");
+    acc.update()
+        .split(s.c, cb, ci, s.channel_block, TailStrategy::RoundUp)
+        .split(s.k, kb, ki, s.tap_block, TailStrategy::RoundUp)
+        .reorder(s.o, ki, ci, kb, cb, s.tile, s.sample)
+        .vectorize(s.o, lanes)
+        .unroll(s.o)
+        .unroll(ki)
+        .unroll(ci);
+    acc.bound_extent(s.o, s.out_block);
+    part.compute_at(acc, kb).vectorize(s.o, lanes).unroll(s.o).unroll(s.k).unroll(s.c);
+    part.update().reorder(s.o, s.k, s.c, s.positions).vectorize(s.o, lanes).unroll(s.o).unroll(s.k).unroll(s.c);
+    transpose_at(s.transposed, LoopLevel(acc, s.tile), s.w, s.o, lanes);
+    schedule_padded(s, LoopLevel(acc, s.tile), lanes);
+}
+
+void Cpu::apply(const GradWeightRowStages &s, const Target &target) const {
+    const int lanes = target.natural_vector_size<float>();
+    Func result = s.grad_weight, acc = s.acc, part = s.part, rows = s.rows, phased = s.phased;
+    const Var task = tile_grad_weight(s);
+    Var kb("kb"), ki("ki"), l = part.args()[0];
+    acc.compute_at(result, task);
+    acc.update()
+        .split(s.k, kb, ki, s.tap_block, TailStrategy::RoundUp)
+        .reorder(s.lane, ki, kb, s.c, s.o, s.tile, s.sample)
+        .atomic()
+        .vectorize(s.lane, s.width_block)
+        .unroll(ki);
+    part.compute_at(acc, kb).vectorize(l, lanes).unroll(l).unroll(s.k);
+    part.update().reorder(l, s.k, s.vectors).vectorize(l, lanes).unroll(l).unroll(s.k);
+    rows.compute_at(acc, s.tile).vectorize(s.w, lanes, TailStrategy::RoundUp);
+    schedule_padded(s, LoopLevel(acc, s.tile), lanes);
+    if (phased.defined()) phased.compute_at(acc, s.tile).vectorize(s.p, lanes, TailStrategy::RoundUp);
+    for (Func table : s.tap_tables)
+        table.compute_root();
+}
+
+void Cpu::apply(const StateStages &s, const Target &) const {
+    Func state = s.state, joined = s.joined;
+    Var row("row");
+    state.reorder(s.word, s.plane, s.c, s.g, s.n).fuse(s.c, s.g, row).fuse(row, s.n, row).parallel(row);
+    for (const Expr &condition : s.cases)
+        state.specialize(condition);
+    joined.compute_at(state, s.word).bound_storage(s.c, 1).bound_storage(s.g, 1).store_in(MemoryType::Stack);
+    joined.update().atomic().vectorize(s.bits);
+}
+
+} // namespace qconv::schedules
