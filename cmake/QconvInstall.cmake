@@ -22,21 +22,23 @@ endif()
 install(TARGETS ${libraries} EXPORT qconv ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
                                           LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")
 install(DIRECTORY runtime/include/ DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
-install(TARGETS qconvc RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
-# qconvc compiles with it; programs that link kernels do not need it.
-install(IMPORTED_RUNTIME_ARTIFACTS Halide::Halide LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/qconv")
-if(SKBUILD)
-    # A wheel brings along what Debian has packages of.
-    install(IMPORTED_RUNTIME_ARTIFACTS fmt::fmt LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/qconv")
-endif()
-if(TARGET qconv_inspect)
-    install(TARGETS qconv_inspect LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/qconv" COMPONENT inspect)
+if(NOT QCONV_EMIT)
+    install(TARGETS qconvc RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+    # qconvc compiles with it; programs that link kernels do not need it.
+    install(IMPORTED_RUNTIME_ARTIFACTS Halide::Halide LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/qconv")
+    if(SKBUILD)
+        # A wheel brings along what Debian has packages of.
+        install(IMPORTED_RUNTIME_ARTIFACTS fmt::fmt LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/qconv")
+    endif()
+    if(TARGET qconv_inspect)
+        install(TARGETS qconv_inspect LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}/qconv" COMPONENT inspect)
+    endif()
+    # Halide's own terms go with its library.
+    get_target_property(halide Halide::Halide LOCATION)
+    cmake_path(GET halide PARENT_PATH halide)
+    install(FILES "${halide}/../share/doc/Halide/LICENSE.txt" DESTINATION "${CMAKE_INSTALL_DOCDIR}" RENAME LICENSE.Halide)
 endif()
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")
-# Halide's own terms go with its library.
-get_target_property(halide Halide::Halide LOCATION)
-cmake_path(GET halide PARENT_PATH halide)
-install(FILES "${halide}/../share/doc/Halide/LICENSE.txt" DESTINATION "${CMAKE_INSTALL_DOCDIR}" RENAME LICENSE.Halide)
 install(EXPORT qconv NAMESPACE qconv:: FILE qconvTargets.cmake DESTINATION "${package_dir}")
 
 # As Halide spells it: what kernels must be for to be linked with these libraries.

@@ -39,7 +39,7 @@ function(qconv_add_generic_kernels library module list)
             if(target MATCHES "^arm")
                 set(schedules schedule|cpu|arm)
             endif()
-            set(makers "generators/${generator}|schedules/(${schedules})|tools/emit")
+            qconv_makers(makers "generators/${generator}|schedules/(${schedules})|tools/emit")
             set(object "${PROJECT_BINARY_DIR}/kernels/${function}.o")
             # A list of one row, so that changing a row compiles that row's kernels only.
             set(row_file "${PROJECT_BINARY_DIR}/kernels/${function}.json")
@@ -48,7 +48,7 @@ function(qconv_add_generic_kernels library module list)
                 OUTPUT "${object}"
                 COMMAND qconvc-emit kernel --list "${row_file}" --kernel ${name} --target ${target} --function ${function}
                         --output "${object}"
-                DEPENDS "$<FILTER:$<TARGET_OBJECTS:qconv_generators>,INCLUDE,/(${makers})[.]cpp>" "${row_file}"
+                DEPENDS ${makers} "${row_file}"
                 COMMENT "Emitting kernel ${name} for ${target}"
                 VERBATIM)
             list(APPEND objects "${object}")

@@ -9,6 +9,7 @@ using namespace Halide;
 
 class ForwardInt8 : public ForwardGenerator<ForwardInt8, Buffer<void, 6>, Buffer<int32_t, 2>> {
 public:
+    GeneratorParam<int> word_bits{"word_bits", 32};
     GeneratorParam<int> element_bits{"element_bits", 8};
     GeneratorParam<int> word_channels{"word_channels", 4};
     GeneratorParam<bool> window_sum{"window_sum", false};
@@ -40,7 +41,8 @@ public:
         stages.phased = is_unit_stride() ? Func() : words;
         stages.out_block = out_block;
         stages.element = element_of_word;
-        stages.acc = acc, stages.taps = taps, stages.rows = rows, stages.dot = dot, stages.has_dot = true;
+        stages.acc = acc, stages.taps = taps, stages.rows = rows;
+        stages.dot = dot, stages.has_dot = elements() > 1;
         stages.weights = weights, stages.dot_elements = elements();
         if (window_sum) stages.window = window, stages.window_acc = window_acc;
         schedules::apply(stages, context());
@@ -52,7 +54,7 @@ private:
     RVar dot, taps, rows;
     Var element_of_word{"e"};
 
-    int elements() const { return 32 / element_bits; }
+    int elements() const { return word_bits / element_bits; }
     int word_taps() const { return elements() / word_channels; }
     Expr steps() const { return (kernel_size() + (word_taps() - 1)) / word_taps(); }
     Expr word_rows() const {

@@ -65,8 +65,8 @@ const char *layout_defect(const qconv_kernel &k) {
             }
             return nullptr;
         case QCONV_PATH_INT8:
-            if (k.word_bits != 32 || (k.element_bits != 8 && k.element_bits != 16)) {
-                return "int8 words have 32 bits and elements of 8 or 16";
+            if ((k.word_bits != 32 && k.word_bits != 16) || (k.element_bits != 8 && k.element_bits != 16)) {
+                return "int8 words have 16 or 32 bits and elements of 8 or 16";
             }
             if (k.level_offset != 0 && k.level_offset != 128) return "level_offset is 0 or 128";
             return nullptr;

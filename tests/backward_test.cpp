@@ -12,6 +12,7 @@
 #include "runtime/select.h"
 #include "support/catch.h"
 #include "support/training.h"
+#include "support/targets.h"
 
 namespace qconv::test {
 namespace {
@@ -21,7 +22,6 @@ constexpr float kThresholds[] = {1.0f, kNaN, 0.5f};
 constexpr float kPads[] = {-1.0f, 0.0f, 0.5f, 1.0f, -0.3f};
 constexpr int kMostFailures = 10;                         // messages per test case
 constexpr int64_t kLarge = 5'000'000, kHuge = 50'000'000; // products: fewer pairs, two pairs
-const char *const kTargets[] = {"sse41", "avx2", "avx512", "avx512_zen4"};
 
 int64_t products(const Shape &s) {
     const int64_t width_out = (s.width + s.left + s.right - s.dilation * (s.kernel - 1) - 1) / s.stride + 1;
@@ -199,6 +199,7 @@ void test_target(const char *target, size_t share) {
     test.finish();
 }
 
+#if defined(__x86_64__)
 TEST_CASE("backward: sse41 (even shapes)", "[backward][sse41]") {
     test_target("sse41", 0);
 }
@@ -223,6 +224,27 @@ TEST_CASE("backward: avx512_zen4 (even shapes)", "[backward][avx512_zen4]") {
 TEST_CASE("backward: avx512_zen4 (odd shapes)", "[backward][avx512_zen4]") {
     test_target("avx512_zen4", 1);
 }
+#elif defined(__aarch64__)
+TEST_CASE("backward: arm64 (even shapes)", "[backward][arm64]") {
+    test_target("arm64", 0);
+}
+TEST_CASE("backward: arm64 (odd shapes)", "[backward][arm64]") {
+    test_target("arm64", 1);
+}
+TEST_CASE("backward: arm64_dotprod (even shapes)", "[backward][arm64_dotprod]") {
+    test_target("arm64_dotprod", 0);
+}
+TEST_CASE("backward: arm64_dotprod (odd shapes)", "[backward][arm64_dotprod]") {
+    test_target("arm64_dotprod", 1);
+}
+#elif defined(__arm__)
+TEST_CASE("backward: arm32 (even shapes)", "[backward][arm32]") {
+    test_target("arm32", 0);
+}
+TEST_CASE("backward: arm32 (odd shapes)", "[backward][arm32]") {
+    test_target("arm32", 1);
+}
+#endif
 
 TEST_CASE("backward: best kernel", "[backward][best]") {
     REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
@@ -267,8 +289,7 @@ TEST_CASE("backward: adjoint identities", "[backward][adjoint]") {
                                 "conv1d",    "sign/identity", "identity/identity", "inputdorefa1/sign"};
     GuardedTraining guarded;
     int64_t checked = 0;
-    for (const char *target : kTargets) {
-        if (qconv_cpu_supports(target, nullptr) == 0) continue;
+    for (const std::string &target : runnable_targets()) {
         for (size_t s = 0; s < kShapeCount; ++s) {
             const Shape &shape = kShapes[s];
             if (!shape.thin || shape.batch == 0 || products(shape) > kLarge) continue;
@@ -315,8 +336,7 @@ TEST_CASE("backward: the same bits at any number of threads", "[backward][thread
     const char *const names[] = {"sign/sign", "approxsign/sign", "identity/identity", "conv1d+bias", "NoAct sign"};
     GuardedTraining guarded;
     int64_t compared = 0;
-    for (const char *target : kTargets) {
-        if (qconv_cpu_supports(target, nullptr) == 0) continue;
+    for (const std::string &target : runnable_targets()) {
         for (size_t s = 0; s < std::size(shapes); ++s) {
             for (const Pair &pair : training_pairs()) {
                 if (std::find(std::begin(names), std::end(names), pair.name) == std::end(names)) continue;

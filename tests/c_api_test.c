@@ -232,10 +232,18 @@ static void test_registry(void) {
 
 static void test_cpu(void) {
     const char *missing = "unset";
-    CHECK(qconv_cpu_supports("sse41", &missing) != 0);
+#if defined(__x86_64__)
+    const char *const baseline = "sse41";
+#elif defined(__aarch64__)
+    const char *const baseline = "arm64";
+#else
+    const char *const baseline = "arm32";
+#endif
+    CHECK(qconv_cpu_supports(baseline, &missing) != 0);
     CHECK(missing != NULL && strcmp(missing, "") == 0);
     CHECK(qconv_cpu_supports("z80", &missing) == 0);
     CHECK(qconv_cpu_supports("avx2", NULL) == 0 || qconv_cpu_supports("sse41", NULL) != 0);
+    CHECK(qconv_cpu_supports("arm64_dotprod", NULL) == 0 || qconv_cpu_supports("arm64", NULL) != 0);
 }
 
 int main(void) {

@@ -10,6 +10,7 @@
 #include "runtime/select.h"
 #include "support/catch.h"
 #include "support/layer_case.h"
+#include "support/targets.h"
 
 namespace qconv::test {
 namespace {
@@ -137,6 +138,7 @@ void test_target(const char *target) {
     test.finish();
 }
 
+#if defined(__x86_64__)
 TEST_CASE("forward: sse41", "[forward][sse41]") {
     test_target("sse41");
 }
@@ -149,6 +151,18 @@ TEST_CASE("forward: avx512", "[forward][avx512]") {
 TEST_CASE("forward: avx512_zen4", "[forward][avx512_zen4]") {
     test_target("avx512_zen4");
 }
+#elif defined(__aarch64__)
+TEST_CASE("forward: arm64", "[forward][arm64]") {
+    test_target("arm64");
+}
+TEST_CASE("forward: arm64_dotprod", "[forward][arm64_dotprod]") {
+    test_target("arm64_dotprod");
+}
+#elif defined(__arm__)
+TEST_CASE("forward: arm32", "[forward][arm32]") {
+    test_target("arm32");
+}
+#endif
 
 TEST_CASE("forward: best kernel", "[forward][best]") {
     REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
@@ -166,8 +180,7 @@ TEST_CASE("forward: NaN through binary quantizers", "[forward][nan]") {
     qconv_set_num_threads(1);
     const Shape shape{37, 9, 3, 1, 1, 1, 1, 1, 2, 83, "many values"};
     const char *const binary[] = {"sign/sign", "steheaviside/sign", "approxsign/steheaviside", "sign/weightdorefa2"};
-    for (const char *target : {"sse41", "avx2", "avx512", "avx512_zen4"}) {
-        if (qconv_cpu_supports(target, nullptr) == 0) continue;
+    for (const std::string &target : runnable_targets()) {
         ForwardTest test("forward: NaN through binary quantizers", target);
         for (size_t p = 0; p < pairs().size(); ++p) {
             if (std::find(std::begin(binary), std::end(binary), pairs()[p].name) == std::end(binary)) continue;

@@ -7,6 +7,7 @@
 #include "support/golden.h"
 #include "support/reference.h"
 #include "support/training.h"
+#include "support/targets.h"
 
 namespace qconv::test {
 namespace {

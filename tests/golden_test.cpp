@@ -8,6 +8,7 @@
 
 #include "support/golden.h"
 #include "support/reference.h"
+#include "support/targets.h"
 
 namespace qconv::test {
 namespace {

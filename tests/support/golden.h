@@ -39,16 +39,4 @@ inline Golden read_golden(const std::string &stem) {
     return golden;
 }
 
-/// The targets of this library that this CPU runs.
-inline std::vector<std::string> runnable_targets() {
-    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
-    std::set<std::string> targets;
-    for (size_t i = 0; i < qconv_kernel_count(); i++) {
-        const char *target = qconv_kernel_at(i)->target;
-        if (qconv_cpu_supports(target, nullptr)) targets.insert(target);
-    }
-    REQUIRE_FALSE(targets.empty());
-    return {targets.begin(), targets.end()};
-}
-
 } // namespace qconv::test

@@ -210,7 +210,7 @@ typedef struct qconv_kernel {
     qconv_path path;
     int (*call)(void **arguments); /* Halide's argv entry */
     /* Layout. */
-    int32_t word_bits;      /* bits of one packed word: b1b1 8, 16 or 32; int8 32; 0 on the f32 paths */
+    int32_t word_bits;      /* bits of one packed word: b1b1 8, 16 or 32; int8 16 or 32; 0 on the f32 paths */
     int32_t element_bits;   /* bits of one element in a word: b1b1 1; int8 8 or 16; 0 on the f32 paths */
     int32_t word_channels;  /* channels joined in one word; the rest of the word holds further taps */
     int32_t input_planes;   /* b1b1: bit-planes of the input, 1 for sign; else 0 */
