@@ -54,7 +54,7 @@ private:
     RVar dot, taps, rows;
     Var element_of_word{"e"};
 
-    int elements() const { return word_bits / element_bits; }
+    int elements() const { return word_bits.value() / element_bits.value(); }
     int word_taps() const { return elements() / word_channels; }
     Expr steps() const { return (kernel_size() + (word_taps() - 1)) / word_taps(); }
     Expr word_rows() const {

@@ -114,10 +114,11 @@ IntegerArithmetic integer_arithmetic(const qconv_kernel &kernel, const qconv_lay
     }
     return {.element_factor = element_factor,
             .element_offset = element_offset,
-            // Levels stored less by level_offset leave out as much times the sum of v.
+            // Levels stored less by level_offset leave out as much times the sums of v and of 1.
             .offset_per_weight =
                 std::int64_t{x_offset} * v_factor + std::int64_t{kernel.level_offset} * x_factor * v_factor,
-            .offset_per_element = std::int64_t{x_offset} * v_offset,
+            .offset_per_element =
+                std::int64_t{x_offset} * v_offset + std::int64_t{kernel.level_offset} * x_factor * v_offset,
             .dot_factor = x_factor * v_factor,
             .window_factor = x_factor * v_offset,
             .scale = scale};
@@ -135,7 +136,7 @@ bool int32_fits(const qconv_kernel &kernel, const qconv_layer_config &config) {
     const std::int64_t level = input_top > kernel.level_offset ? input_top : kernel.level_offset;
     const std::int64_t dot =
         kernel.path == QCONV_PATH_B1B1 ? 2 * input_top * weight_top : arithmetic.dot_factor * level * element;
-    const std::int64_t per_element = magnitude(dot) + magnitude(arithmetic.window_factor) * input_top +
+    const std::int64_t per_element = magnitude(dot) + magnitude(arithmetic.window_factor) * level +
                                      magnitude(arithmetic.offset_per_weight) * element +
                                      magnitude(arithmetic.offset_per_element);
     return window_elements(config) <= std::numeric_limits<std::int32_t>::max() / per_element;

@@ -9,9 +9,9 @@
 namespace qconv {
 
 /// One output is scale * (offset + dot_factor * dot + window_factor * window), exact in int32 before the scale, with
-///     dot    = sum of a * v, window = sum of a: a is the input level (in dot less
-///              by the kernel's level_offset), v = element_factor * level + element_offset
-///     offset = offset_per_weight * (sum of v) + offset_per_element * (number of elements).
+///     dot    = sum of a * v, window = sum of a: a is the input level less the kernel's level_offset, v =
+///     element_factor * level + element_offset offset = offset_per_weight * (sum of v) + offset_per_element * (number
+///     of elements).
 /// On b1b1, v is the odd integer of the weight's bit-planes and dot stands for -2 * sum 2^(p+j) * popcount(...).
 struct IntegerArithmetic {
     std::int32_t element_factor, element_offset;

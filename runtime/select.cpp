@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <string_view>
 
 #include "arithmetic.h"
 #include "config.h"
@@ -15,14 +16,17 @@ namespace qconv {
 namespace {
 
 // Instructions of one step of each inner loop, as the compiled kernels have them.
-constexpr double popcount_word = 3;  // xor, popcnt, add
-constexpr double popcount_bytes = 8; // xor, and, shift, and, two table shuffles, two adds
-constexpr double pack_element = 2;   // compare, masked or
+constexpr double popcount_word = 3; // xor, popcnt, add
+constexpr double popcount_bytes =
+    8;                             // xor, and, shift, and, two table shuffles, two adds; ARM counts bytes as x86 words
+constexpr double pack_element = 2; // compare, masked or
 constexpr double quantize_element = 6;
 constexpr double quantize_as_float = 60; // every kind is computed, divisions included, and one kept
 constexpr double join_words = 8;         // load, shift, or, and a loop of its own
+constexpr double place_word = 2;         // load and store, to where the words of a window lie together
 constexpr double store_output = 4;
-constexpr double dot_with_vnni = 1;
+constexpr double dot_with_vnni = 1;        // sdot is the same
+constexpr double dot_of_long_elements = 2; // 16-bit words: smlal of one half, then of the other
 constexpr double dot_without = 1.2; // multiply and add, but on more ports than FMA: 76 against 57 GMAC/s on Zen 4
 constexpr double lookup = 1.5;      // an addition from memory, often across a cache line
 constexpr double fma_chain = 1.4;   // fewer sums at once than an FMA takes cycles wait for themselves
@@ -34,11 +38,13 @@ struct Sizes {
 
 double word_cost(const qconv_kernel &kernel, const Sizes &size, const PackedShape &packed, double vector_bits) {
     const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
-    const double words = static_cast<double>(packed.steps * packed.rows);
+    const double words = static_cast<double>(packed.vectors * vector_words(kernel));
     const double word_lanes = vector_bits / kernel.word_bits;
     const double float_lanes = vector_bits / 32;
     if (kernel.path == QCONV_PATH_INT8) {
-        const double dot = kernel.element_bits == 8 ? dot_with_vnni : dot_without;
+        const double dot = kernel.element_bits == 8 ? dot_with_vnni
+                           : kernel.word_bits == 16 ? dot_of_long_elements
+                                                    : dot_without;
         double cost = words * padded_outputs * dot / word_lanes;
         cost += size.channels * size.columns * quantize_element / float_lanes;
         if (kernel.window_sum != 0) cost += words * dot / word_lanes;
@@ -46,10 +52,12 @@ double word_cost(const qconv_kernel &kernel, const Sizes &size, const PackedShap
         return cost;
     }
     const double planes = kernel.input_planes;
-    const double popcount = kernel.word_bits == 8 ? popcount_bytes : popcount_word;
+    const bool arm = std::string_view(find_target(kernel.target)->halide_target).starts_with("arm");
+    const double popcount = kernel.word_bits == 8 && !arm ? popcount_bytes : popcount_word;
     double cost = words * padded_outputs * planes * kernel.weight_planes * popcount / word_lanes;
     cost += size.channels * size.columns * planes * pack_element / float_lanes;
     if (planes > 1) cost += size.channels * size.columns * quantize_element / float_lanes;
+    if (kernel.vector_words > 1) cost += words * planes * place_word / word_lanes;
     const double doublings = std::bit_width(static_cast<unsigned>(word_taps(kernel))) - 1;
     cost += doublings * size.columns * planes * join_words / word_lanes;
     return cost;

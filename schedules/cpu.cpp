@@ -133,7 +133,11 @@ void Cpu::apply(const ForwardStages &s, const Target &target) const {
             .split(s.w, strip, s.w, s.width_block, TailStrategy::RoundUp)
             .vectorize(s.w, lanes);
         window_acc.compute_at(window, strip).vectorize(s.w, lanes).unroll(s.w);
-        window_acc.update().reorder(s.dot, s.w, s.taps, s.rows).atomic().vectorize(s.dot);
+        if (s.has_dot) {
+            window_acc.update().reorder(s.dot, s.w, s.taps, s.rows).atomic().vectorize(s.dot);
+        } else {
+            window_acc.update().reorder(s.w, s.taps, s.rows);
+        }
         window_acc.update().vectorize(s.w, lanes).unroll(s.w);
     }
     if (s.counts.defined()) {

@@ -11,8 +11,8 @@
 
 #include "runtime/select.h"
 #include "support/catch.h"
-#include "support/training.h"
 #include "support/targets.h"
+#include "support/training.h"
 
 namespace qconv::test {
 namespace {

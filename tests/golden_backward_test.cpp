@@ -6,8 +6,8 @@
 
 #include "support/golden.h"
 #include "support/reference.h"
-#include "support/training.h"
 #include "support/targets.h"
+#include "support/training.h"
 
 namespace qconv::test {
 namespace {

@@ -145,9 +145,9 @@ std::string header_text(const Compiled &compiled, const CompileOptions &options,
 
 std::vector<std::string> emit_arguments(const CompiledKernel &kernel, const fs::path &list, const fs::path &output) {
     const ShapeConstants &s = kernel.shape;
-    std::vector<std::string> arguments = {"emit-kernel",   "--list",   list.string(),      "--kernel",
+    std::vector<std::string> arguments = {"emit-kernel",   "--list",   list.string(),        "--kernel",
                                           kernel.row.name, "--target", kernel.target.halide, "--function",
-                                          kernel.function, "--output", output.string(),    "--shape"};
+                                          kernel.function, "--output", output.string(),      "--shape"};
     for (const int64_t n : {s.in_channels, s.out_channels, s.kernel_size, s.stride, s.dilation, s.groups})
         arguments.push_back(std::to_string(n));
     return arguments;

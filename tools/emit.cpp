@@ -1,5 +1,6 @@
 #include "tools/emit.h"
 
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
 
@@ -108,6 +109,10 @@ void emit(const KernelRow &row, const std::string &halide_target, const ShapeCon
         params["dilation"] = std::to_string(shape.dilation);
         params["groups"] = std::to_string(shape.groups);
     }
+    // Paired loads fill a whole cycle and more of in-order cores, and gain nothing on others
+    // (bench/results/arm-mca.md). LLVM takes this once a process, before its first kernel; what the user says instead
+    // stands.
+    if (target.arch == Target::ARM && target.bits == 64) setenv("HL_LLVM_ARGS", "-aarch64-enable-ldst-opt=false", 0);
     translating_errors([&] {
         const auto generator =
             Halide::Internal::GeneratorRegistry::create(row.generator, Halide::GeneratorContext(target));

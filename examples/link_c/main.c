@@ -1,8 +1,13 @@
 /* One compiled layer in a plain C program, checked against the loops it stands for. */
 #include <stdio.h>
 
-#include "layer_avx2.h"
+/* The Makefile names the target and the header that qconvc wrote for it: avx2 and "layer_avx2.h". */
+#include LAYER_HEADER
 #include "qconv/qconv.h"
+
+#define EXPAND(macro, ...) macro(__VA_ARGS__)
+#define TEXT(name) #name
+#define REGISTER(target) layer_##target##_register
 
 enum { CHANNELS = 64, KERNEL_SIZE = 3, WIDTH = 100 };
 
@@ -37,11 +42,11 @@ int main(void) {
     unsigned state = 1;
     int wrong = 0;
 
-    if (!qconv_cpu_supports("avx2", &missing)) {
+    if (!qconv_cpu_supports(EXPAND(TEXT, TARGET), &missing)) {
         fprintf(stderr, "this CPU lacks %s\n", missing);
         return 1;
     }
-    if (layer_avx2_register() != QCONV_OK) return fail("register");
+    if (EXPAND(REGISTER, TARGET)() != QCONV_OK) return fail("register");
 
     qconv_layer_config_init(&config, QCONV_LAYER_QCONV1D); /* sign on both sides, pad_value -1 */
     config.in_channels = config.out_channels = CHANNELS;

@@ -72,8 +72,8 @@ constexpr PackedShape packed_shape(const qconv_kernel &k, int64_t channels_in_gr
 
 // A forward kernel computes, for every n, g, o, w:
 //     b1b1    y = scale * (offset[o] - 2 * sum 2^(p+j) * popcount(x_p xor w_j))
-//     int8    y = scale * (offset[o] + dot_factor * sum (a - level_offset)*v + window_factor * sum a)
-//             a: input level, v: weight element
+//     int8    y = scale * (offset[o] + dot_factor * sum a*v + window_factor * sum a)
+//             a: input level less level_offset, v: weight element
 //     f32*    y = offset[o] + sum q(x)*v
 // all in int32 (packed paths) or float, then, on the packed paths, adds at the edge columns what padding with the
 // representable `pad_level` instead of pad_value left out:
