@@ -39,7 +39,8 @@ class Usage(Cli):
     def test_list_is_json(self):
         done = self.run_tool("list", "--json")
         listed = json.loads(done.stdout)
-        self.assertEqual([t["name"] for t in listed["targets"]], ["sse41", "avx2", "avx512", "avx512_zen4"])
+        self.assertEqual([t["name"] for t in listed["targets"]],
+                         ["sse41", "avx2", "avx512", "avx512_zen4", "arm32", "arm64", "arm64_dotprod"])
         self.assertEqual(len(listed["quantizers"]), 8)
         self.assertTrue(listed["kernels"])
 

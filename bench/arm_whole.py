@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Whole ARM kernels, packing and output included, by static analysis: every basic block's cycles (llvm-mca) times how
+often an emulator ran it.
+
+Each layer is compiled for its shape, linked into a program for AArch64, and run once by qemu, which writes down every
+instruction of the kernel. A block counts with its throughput, as if it followed itself: caches hit, branches are
+foreseen. Needs ./dev build qconvc qconvc-emit, cmake --build build/arm64 --target qconv, and the tools of arm_mca.py.
+
+    bench/arm_whole.py                                # the table, on standard output
+    bench/arm_whole.py --layer 'QConv1d 256'
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from arm_mca import CORES, ROOT, cycles, line, tool
+
+WIDTH = 256
+# name, in and out channels, kernel size, stride, input and weight quantizers, ceiling in MACs of a vector operation
+LAYERS = [
+    ("binary 256->256 k3", 256, 256, 3, 1, "sign", "sign", 128 / 3),
+    ("binary 256->256 k3, stride 2", 256, 256, 3, 2, "sign", "sign", 128 / 3),
+    ("binary 128->128 k7", 128, 128, 7, 1, "sign", "sign", 128 / 3),
+    ("binary 64->64 k15", 64, 64, 15, 1, "sign", "sign", 128 / 3),
+    ("binary 512->512 k3", 512, 512, 3, 1, "sign", "sign", 128 / 3),
+    ("8-bit 256->256 k3", 256, 256, 3, 1, {"name": "inputdorefa", "bits": 8}, {"name": "weightdorefa", "bits": 7}, 16),
+]
+# Vector pipes of 128 bits: vector operations a cycle.
+PIPES = {"A55": 1, "N1 (A76)": 2, "V1": 4, "V2": 4, "M1": 3}
+
+PROGRAM = """
+#include <stdlib.h>
+#include "net_arm64_dotprod.h"
+int main(void) {
+    qconv_layer_config config;
+    qconv_layer *layer = NULL;
+    if (net_arm64_dotprod_register() != QCONV_OK) return 1;
+    qconv_layer_config_init(&config, QCONV_LAYER_QCONV1D);
+    config.in_channels = %(inputs)d; config.out_channels = %(outputs)d; config.kernel_size = %(taps)d;
+    config.stride = %(stride)d;
+    if (%(bits)d > 1) {
+        config.input_quantization.kind = QCONV_INPUTDOREFA; config.input_quantization.bits = 8;
+        config.weight_quantization.kind = QCONV_WEIGHTDOREFA; config.weight_quantization.bits = 7;
+    }
+    float *weight = malloc(sizeof(float) * %(inputs)d * %(outputs)d * %(taps)d);
+    float *x = malloc(sizeof(float) * %(inputs)d * %(width)d), *y = malloc(sizeof(float) * %(outputs)d * %(width)d);
+    for (int i = 0; i < %(inputs)d * %(outputs)d * %(taps)d; i++) weight[i] = (float)(rand() %% 255) / 127.0f - 1.0f;
+    for (int i = 0; i < %(inputs)d * %(width)d; i++) x[i] = (float)(rand() %% 255) / 127.0f - 1.0f;
+    if (qconv_set_num_threads(1) != QCONV_OK) return 2;
+    if (qconv_layer_create(&config, weight, NULL, &layer) != QCONV_OK) return 3;
+    return qconv_layer_forward(layer, x, 1, %(width)d, y, NULL, 0) != QCONV_OK;
+}
+"""
+
+
+def build(layer: tuple, folder: Path) -> Path:
+    """The program of one layer."""
+    _, inputs, outputs, taps, stride, first, second, _ = layer
+    config = {"name": "conv", "layer": "QConv1d", "in_channels": inputs, "out_channels": outputs, "kernel_size": taps,
+              "stride": stride, "input_quantization": first, "weight_quantization": second}
+    (folder / "net.json").write_text(json.dumps(config))
+    subprocess.run([ROOT / "build/release/bin/qconvc", "compile", folder / "net.json", "-t", "arm64_dotprod", "-o", folder],
+                   check=True, capture_output=True)
+    bits = 1 if first == "sign" else 8
+    (folder / "main.c").write_text(PROGRAM % {"inputs": inputs, "outputs": outputs, "taps": taps, "stride": stride,
+                                              "bits": bits, "width": WIDTH})
+    subprocess.run(["aarch64-linux-gnu-gcc", "-O1", "-static", "-o", folder / "main", "-I", folder,
+                    "-I", ROOT / "runtime/include", folder / "main.c", folder / "libnet_arm64_dotprod.a",
+                    ROOT / "build/arm64/lib/libqconv.a", folder / "libqconv_halide_runtime_arm-64-linux.a",
+                    "-lstdc++", "-lpthread", "-lm"], check=True, capture_output=True)
+    return folder / "main"
+
+
+def kernel_code(program: Path) -> list[tuple[int, str]]:
+    """Addresses and instructions of the kernel's functions."""
+    text = subprocess.run([tool("llvm-objdump"), "-d", "--no-show-raw-insn", "--mattr=+dotprod,+neon", program],
+                          check=True, capture_output=True, text=True).stdout
+    code, inside = [], False
+    for row in text.splitlines():
+        if match := re.match(r"[0-9a-f]+ <(.*)>:", row):
+            inside = match[1].startswith("net_conv_arm64_dotprod")
+        elif inside and (match := re.match(r"\s*([0-9a-f]+):\s+(.*)", row)):
+            code.append((int(match[1], 16), match[2].strip()))
+    return code
+
+
+def run_counts(program: Path, code: list[tuple[int, str]], folder: Path) -> Counter[int]:
+    """How often each instruction ran."""
+    log = folder / "trace"
+    first, last = min(a for a, _ in code), max(a for a, _ in code)
+    subprocess.run(["qemu-aarch64", "-cpu", "max", "-singlestep", "-d", "nochain,exec", "-D", log,
+                    "-dfilter", f"{first:#x}..{last + 4:#x}", program], check=True)
+    counts: Counter[int] = Counter()
+    with log.open() as trace:
+        for row in trace:
+            if match := re.search(r"\[[0-9a-f]+/([0-9a-f]+)/", row):
+                counts[int(match[1], 16)] += 1
+    return counts
+
+
+def blocks(code: list[tuple[int, str]], counts: Counter[int]) -> list[tuple[int, list[str]]]:
+    """Straight runs of instructions, with how often each ran."""
+    result: list[tuple[int, list[str]]] = []
+    previous = None
+    for address, text in code:
+        n = counts[address]
+        starts = previous is None or n != previous[0] or re.match(r"(b\.|b\s|cbn?z|tbn?z|bl|ret|br)", previous[1])
+        if starts:
+            result.append((n, []))
+        result[-1][1].append(text)
+        previous = (n, text)
+    return [(n, body) for n, body in result if n > 0]
+
+
+def plain(body: list[str]) -> list[str]:
+    """Without what llvm-mca cannot follow: calls, and addresses of other code."""
+    return [re.sub(r"<.*>", "", t) for t in body if not re.match(r"(bl|blr|ret|br|adrp|adr|b\.|b|cbn?z|tbn?z)\s", t + " ")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layer", default="", help="only layers whose name matches this expression")
+    arguments = parser.parse_args()
+    text = line(f"layer, {WIDTH} positions", ["C*K", *CORES]) + "|---|" + "--:|" * (len(CORES) + 1) + "\n"
+    for layer in LAYERS:
+        if not re.search(arguments.layer, layer[0]):
+            continue
+        _, inputs, outputs, taps, stride, _, _, per_operation = layer
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            program = build(layer, folder)
+            code = kernel_code(program)
+            run = blocks(code, run_counts(program, code, folder))
+        macs = inputs * outputs * taps * ((WIDTH - taps) // stride + 1)
+        cells = []
+        for core, model in CORES.items():
+            total = sum(n * cycles(body, model) for n, whole in run if (body := plain(whole)))
+            cells.append(f"{macs / total:.1f} ({macs / total / (per_operation * PIPES[core]):.2f})")
+        text += line(layer[0], [str(inputs * taps), *cells])
+        print(text.splitlines()[-1], flush=True)
+    print("\n" + text)
+
+
+if __name__ == "__main__":
+    main()
