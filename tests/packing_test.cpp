@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arithmetic.h"
@@ -14,6 +15,7 @@
 #include "qconv/layout.h"
 #include "support/arguments.h"
 #include "support/catch.h"
+#include "support/kernel_rows.h"
 #include "support/layer_case.h"
 #include "workspace.h"
 
@@ -27,6 +29,7 @@ using Arguments = Named<ForwardArg>;
 
 int64_t read_integer(const halide_buffer_t &buffer, std::initializer_list<int64_t> position) {
     if (buffer.type.code == halide_type_uint) {
+        if (buffer.type.bits == 16) return int64_t{at<uint16_t>(buffer, position)};
         return buffer.type.bits == 8 ? int64_t{at<uint8_t>(buffer, position)} : int64_t{at<uint32_t>(buffer, position)};
     }
     return buffer.type.bits == 8 ? int64_t{at<int8_t>(buffer, position)} : int64_t{at<int16_t>(buffer, position)};
@@ -146,6 +149,16 @@ void for_each_element(const Window &window, const Body &body) {
                 }
 }
 
+/// One word of the weights, wherever vectors of words put it.
+int64_t read_word(const halide_buffer_t &weight, int64_t steps, int64_t lane, int64_t step, int64_t row, int64_t plane,
+                  int64_t block, int64_t g) {
+    const int64_t v = layout->vector_words;
+    if (v <= 1) return read_integer(weight, {lane, step, row, plane, block, g});
+    const int64_t index = row * steps + step;
+    REQUIRE(index / v < weight.dim[2].extent);
+    return read_integer(weight, {index % v, lane, index / v, plane, block, g});
+}
+
 int plain_b1b1(void **arguments) {
     const Arguments a{arguments};
     const halide_buffer_t &weight = a.buffer(ForwardArg::Weight);
@@ -157,7 +170,8 @@ int plain_b1b1(void **arguments) {
                 for_each_element(window, [&](int64_t step, int64_t row, int64_t e, int64_t c, int64_t k) {
                     const bool exists = c < window.channels() && k < window.taps();
                     const int64_t input = exists ? window.level(c, k) >> p & 1 : 0;
-                    const int64_t word = read_integer(weight, {lane, step, row, j, block, g});
+                    const int64_t steps = packed_shape(*layout, window.channels(), 1, window.taps()).steps;
+                    const int64_t word = read_word(weight, steps, lane, step, row, j, block, g);
                     counted += ((word >> e & 1) ^ input) << (p + j);
                 });
             }
@@ -176,7 +190,7 @@ int plain_int8(void **arguments) {
         int64_t dot = 0, sum = 0;
         for_each_element(window, [&](int64_t step, int64_t row, int64_t e, int64_t c, int64_t k) {
             const bool exists = c < window.channels() && k < window.taps();
-            const int64_t input = exists ? window.level(c, k) : 77; // any byte may stand there
+            const int64_t input = (exists ? window.level(c, k) : 77) - layout->level_offset; // any byte may stand there
             dot += input * read_integer(weight, {e, lane, step, row, block, g});
             sum += exists ? input : 0;
         });
@@ -215,43 +229,6 @@ int plain_f32(void **arguments) {
     return 0;
 }
 
-qconv_kernel kernel(qconv_path path, int (*call)(void **), int out_block) {
-    qconv_kernel k{};
-    k.name = "plain";
-    k.target = "sse41";
-    k.path = path;
-    k.call = call;
-    k.out_block = out_block;
-    k.width_block = 8;
-    return k;
-}
-
-qconv_kernel b1b1(int word_bits, int word_channels, int input_planes, int weight_planes) {
-    qconv_kernel k = kernel(QCONV_PATH_B1B1, plain_b1b1, 4);
-    k.word_bits = word_bits;
-    k.element_bits = 1;
-    k.word_channels = word_channels;
-    k.input_planes = input_planes;
-    k.weight_planes = weight_planes;
-    return k;
-}
-
-qconv_kernel int8(int element_bits, int word_channels, int window_sum) {
-    qconv_kernel k = kernel(QCONV_PATH_INT8, plain_int8, 3);
-    k.word_bits = 32;
-    k.element_bits = element_bits;
-    k.word_channels = word_channels;
-    k.window_sum = window_sum;
-    return k;
-}
-
-qconv_kernel f32b1(int tables, int table_channels) {
-    qconv_kernel k = kernel(QCONV_PATH_F32B1, plain_f32, 1);
-    k.tables = tables;
-    k.table_channels = table_channels;
-    return k;
-}
-
 std::vector<qconv_kernel> kernels() {
     std::vector<qconv_kernel> all;
     for (int input_planes = 1; input_planes <= 3; ++input_planes)
@@ -260,16 +237,29 @@ std::vector<qconv_kernel> kernels() {
             all.push_back(b1b1(8, 2, input_planes, weight_planes));
             all.push_back(b1b1(32, 32, input_planes, weight_planes));
             all.push_back(b1b1(32, 1, input_planes, weight_planes));
+            for (const auto &[bits, channels] : {std::pair{32, 32}, {32, 8}, {16, 16}, {16, 2}}) {
+                qconv_kernel vectors = b1b1(bits, channels, input_planes, weight_planes);
+                vectors.vector_words = 128 / bits;
+                all.push_back(vectors);
+            }
         }
     for (const int word_channels : {4, 2, 1})
         for (const int window_sum : {0, 1})
-            all.push_back(int8(8, word_channels, window_sum));
+            for (const int level_offset : {0, 128}) {
+                qconv_kernel k = int8(8, word_channels, window_sum);
+                k.level_offset = level_offset;
+                all.push_back(k);
+            }
     for (const int word_channels : {2, 1})
         all.push_back(int8(16, word_channels, 0));
+    all.push_back(int8(16, 1, 0));
+    all.back().word_bits = 16;
     all.push_back(f32b1(1, 8));
     all.push_back(f32b1(2, 5));
-    all.push_back(kernel(QCONV_PATH_F32F32, plain_f32, 1));
-    all.push_back(kernel(QCONV_PATH_F32F32, plain_f32, 6));
+    all.push_back(kernel(QCONV_PATH_F32F32, 1));
+    all.push_back(kernel(QCONV_PATH_F32F32, 6));
+    for (qconv_kernel &k : all)
+        k.call = k.path == QCONV_PATH_B1B1 ? plain_b1b1 : k.path == QCONV_PATH_INT8 ? plain_int8 : plain_f32;
     return all;
 }
 
@@ -309,7 +299,8 @@ std::string describe(const qconv_kernel &k) {
     return std::string(paths[k.path]) + " word " + std::to_string(k.word_bits) + "/" + std::to_string(k.element_bits) +
            " x " + std::to_string(k.word_channels) + " channels, planes " + std::to_string(k.input_planes) + "x" +
            std::to_string(k.weight_planes) + ", tables " + std::to_string(k.tables) + " of " +
-           std::to_string(k.table_channels) + ", window_sum " + std::to_string(k.window_sum);
+           std::to_string(k.table_channels) + ", window_sum " + std::to_string(k.window_sum) + ", vector_words " +
+           std::to_string(k.vector_words) + ", level_offset " + std::to_string(k.level_offset);
 }
 
 TEST_CASE("packing: every path agrees with the oracle for every pair of quantizers", "[packing]") {
@@ -341,39 +332,6 @@ TEST_CASE("packing: the example of layout.h", "[packing]") {
     pack_forward(packed, b1b1(8, 8, 1, 1), config, TensorQuantizer(weight_quantizer(config), weight), weight, {},
                  scratch);
     CHECK(packed.weight.as<uint8_t>()[0] == 0x19);
-}
-
-TEST_CASE("packing: a kernel is refused where int32 could overflow, and not before", "[packing]") {
-    qconv_layer_config config = default_config(QCONV_LAYER_QCONV1D);
-    config.input_quantization = quantizer(QCONV_INPUTDOREFA, 8);
-    config.weight_quantization = quantizer(QCONV_WEIGHTDOREFA, 8);
-    const qconv_kernel k = int8(16, 2, 0);
-    const int64_t largest = INT32_MAX / (255 * 255);
-    config.in_channels = largest;
-    CHECK(mismatch(k, config) == nullptr);
-    config.in_channels = largest + 1;
-    CHECK(mismatch(k, config) != nullptr);
-    CHECK(mismatch(kernel(QCONV_PATH_F32F32, plain_f32, 1), config) == nullptr);
-}
-
-TEST_CASE("packing: kernels that cannot represent a layer are refused", "[packing]") {
-    qconv_layer_config config = default_config(QCONV_LAYER_QCONV1D);
-    config.in_channels = 6;
-    CHECK(mismatch(b1b1(8, 8, 1, 1), config) == nullptr);
-    CHECK(mismatch(b1b1(8, 2, 1, 1), config) != nullptr); // joins taps, for two channels at most
-    CHECK(mismatch(b1b1(8, 8, 2, 1), config) != nullptr);
-    config.weight_quantization = quantizer(QCONV_WEIGHTDOREFA, 8);
-    CHECK(mismatch(int8(8, 4, 0), config) != nullptr);
-    CHECK(mismatch(int8(8, 4, 1), config) == nullptr);
-    CHECK(mismatch(int8(16, 2, 0), config) == nullptr);
-    CHECK(mismatch(f32b1(1, 8), config) != nullptr);
-    config.weight_quantization = quantizer(QCONV_INPUTDOREFA, 1);
-    CHECK(mismatch(b1b1(8, 8, 1, 1), config) != nullptr);
-    qconv_kernel unit = kernel(QCONV_PATH_F32F32, plain_f32, 1);
-    unit.unit_stride = 1;
-    CHECK(mismatch(unit, config) == nullptr);
-    config.stride = 2;
-    CHECK(mismatch(unit, config) != nullptr);
 }
 
 } // namespace
