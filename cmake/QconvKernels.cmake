@@ -19,6 +19,7 @@ endfunction()
 # case), so that a change elsewhere compiles no kernel.
 function(qconv_add_generic_kernels library module list)
     set(list "${PROJECT_SOURCE_DIR}/${list}")
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${list}")
     file(READ "${list}" json)
     string(JSON rows LENGTH "${json}")
     math(EXPR last_row "${rows} - 1")
