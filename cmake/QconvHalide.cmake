@@ -35,19 +35,20 @@ function(qconv_makers result pattern)
     set(${result} "${makers}" PARENT_SCOPE)
 endfunction()
 
-# qconv_add_halide_runtime(NAME): the one Halide runtime of this OS and architecture, as a static library.
-function(qconv_add_halide_runtime name)
-    set(object "${PROJECT_BINARY_DIR}/kernels/halide_runtime.o")
-    list(GET QCONV_TARGETS 0 any_target)
+# qconv_add_halide_runtime(NAME TARGET): the Halide runtime for TARGET, as a static library. A program takes one of them:
+# that of a GPU target, which serves every other target of its OS and architecture too, or the smaller one of a CPU.
+function(qconv_add_halide_runtime name target)
+    set(object "${PROJECT_BINARY_DIR}/kernels/${name}.o")
     qconv_makers(makers tools/emit)
     add_custom_command(
         OUTPUT "${object}"
-        COMMAND qconvc-emit runtime --target ${any_target} --output "${object}"
+        COMMAND qconvc-emit runtime --target ${target} --output "${object}"
         DEPENDS ${makers}
-        COMMENT "Emitting the Halide runtime"
+        COMMENT "Emitting the Halide runtime for ${target}"
         VERBATIM)
     add_library(${name} STATIC "${object}")
-    add_library(qconv::halide_runtime ALIAS ${name})
-    set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX EXPORT_NAME halide_runtime)
+    string(REGEX REPLACE "^qconv_" "" export_name ${name})
+    add_library(qconv::${export_name} ALIAS ${name})
+    set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX EXPORT_NAME ${export_name})
     target_link_libraries(${name} INTERFACE Threads::Threads ${CMAKE_DL_LIBS})
 endfunction()

@@ -1,4 +1,4 @@
-# Expands the kernel list: one custom command a row and target, one static library and one loadable module of them all.
+# Expands the kernel list: one custom command a row and target, and static libraries of them.
 
 # qconv_embed_text(FILE SYMBOL OUTPUT): `extern const std::string_view qconv::tools::SYMBOL` holding FILE.
 function(qconv_embed_text file symbol output)
@@ -14,10 +14,11 @@ const std::string_view @symbol@ = R"qconv(@text@)qconv";
 ]])
 endfunction()
 
-# qconv_add_generic_kernels(LIBRARY MODULE LIST), for the targets in QCONV_TARGETS. A kernel depends on the objects that
-# make it, its generator and its architecture's schedules, rather than on qconvc-emit (which is built before it in any
-# case), so that a change elsewhere compiles no kernel.
-function(qconv_add_generic_kernels library module list)
+# qconv_add_generic_kernels(LIBRARY RUNTIME KIND LIST TARGETS): a static library with a function
+# qconv_register_KIND_kernels(), to be linked with the Halide runtime RUNTIME. A kernel depends on the objects that make
+# it, its generator and its architecture's schedules, rather than on qconvc-emit (which is built before it in any case),
+# so that a change elsewhere compiles no kernel.
+function(qconv_add_generic_kernels library runtime kind list targets)
     set(list "${PROJECT_SOURCE_DIR}/${list}")
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${list}")
     file(READ "${list}" json)
@@ -32,13 +33,15 @@ function(qconv_add_generic_kernels library module list)
         math(EXPR last_target "${target_count} - 1")
         foreach(index RANGE ${last_target})
             string(JSON target GET "${json}" ${row} targets ${index})
-            if(NOT target IN_LIST QCONV_TARGETS)
+            if(NOT target IN_LIST targets)
                 continue()
             endif()
             set(function "qconv_${name}_${target}")
             set(schedules schedule|cpu|x86)
             if(target MATCHES "^arm")
                 set(schedules schedule|cpu|arm)
+            elseif(target MATCHES "^(cuda|opencl)$")
+                set(schedules schedule|gpu)
             endif()
             qconv_makers(makers "generators/${generator}|schedules/(${schedules})|tools/emit")
             set(object "${PROJECT_BINARY_DIR}/kernels/${function}.o")
@@ -56,21 +59,27 @@ function(qconv_add_generic_kernels library module list)
         endforeach()
     endforeach()
 
-    set(table "${PROJECT_BINARY_DIR}/kernels/generic_kernels.cpp")
+    set(table "${PROJECT_BINARY_DIR}/kernels/${kind}_kernels.cpp")
     add_custom_command(
         OUTPUT "${table}"
-        COMMAND qconvc-emit table --list "${list}" --targets ${QCONV_TARGETS} --output "${table}"
+        COMMAND qconvc-emit table --list "${list}" --kind ${kind} --targets ${targets} --output "${table}"
         DEPENDS "${list}" "${PROJECT_SOURCE_DIR}/tools/kernel_table.cpp"
-        COMMENT "Writing the table of generic kernels"
+        COMMENT "Writing the table of ${kind} kernels"
         VERBATIM)
 
     add_library(${library} STATIC ${objects} "${table}")
-    add_library(qconv::kernels ALIAS ${library})
-    target_link_libraries(${library} PUBLIC qconv qconv_halide_runtime)
-    set_target_properties(${library} PROPERTIES EXPORT_NAME kernels POSITION_INDEPENDENT_CODE ON)
+    string(REGEX REPLACE "^qconv_" "" export_name ${library})
+    add_library(qconv::${export_name} ALIAS ${library})
+    target_link_libraries(${library} PUBLIC qconv ${runtime})
+    set_target_properties(${library} PROPERTIES EXPORT_NAME ${export_name} POSITION_INDEPENDENT_CODE ON)
+    set_property(TARGET ${library} PROPERTY QCONV_PARTS ${objects} "${table}")
+endfunction()
 
-    # Bound at load time to the runtime inside the program that loads it, so it must carry none of its own.
-    add_library(${module} MODULE ${objects} "${table}")
+# qconv_add_kernel_module(MODULE LIBRARY): the same to be loaded. Bound at load time to the runtime inside the program
+# that loads it, so it must carry none of its own.
+function(qconv_add_kernel_module module library)
+    get_property(parts TARGET ${library} PROPERTY QCONV_PARTS)
+    add_library(${module} MODULE ${parts})
     target_include_directories(${module} PRIVATE "${PROJECT_SOURCE_DIR}/runtime/include")
     set_target_properties(${module} PROPERTIES OUTPUT_NAME qconv_kernels LIBRARY_OUTPUT_DIRECTORY
                                                "${PROJECT_BINARY_DIR}/lib/qconv")

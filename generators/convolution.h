@@ -31,6 +31,8 @@ public:
     Halide::GeneratorParam<bool> unit_stride{"unit_stride", false};
     Halide::GeneratorParam<int> out_block{"out_block", 1};
     Halide::GeneratorParam<int> width_block{"width_block", 1};
+    /// Above 1, for targets whose threads run in step: the sums of so many neighbouring positions lie one to a thread.
+    Halide::GeneratorParam<int> warp{"warp", 1};
 
 protected:
     /// Output position, output channel in its group, group, batch entry; padded input position; channel in its group.
@@ -39,12 +41,35 @@ protected:
     virtual Expr stride() const = 0;
     bool specialised() const { return in_channels > 0; }
     bool is_unit_stride() const { return unit_stride || (specialised() && stride_by == 1); }
+    /// Whether inputs are split by stride phase, for vectors of neighbouring elements. A warp's threads need none.
+    bool splits_phases() const { return !is_unit_stride() && warp == 1; }
 
     /// A size of one group, or a parameter of the layer: the constant of a specialised kernel, else what the call says.
     Expr group_size(int layer_size, const Expr &dynamic) const {
         return specialised() ? Expr(layer_size / groups.value()) : dynamic;
     }
     Expr constant_or(int constant, const Expr &dynamic) const { return specialised() ? Expr(constant) : dynamic; }
+
+    /// Arguments of sums over positions `at`: (at, rest...), or with a warp (in_warp, at, rest...), whose position is
+    /// at * warp + in_warp.
+    Halide::Var in_warp{"in_warp"};
+    std::vector<Halide::Var> sums_args(const Halide::Var &at, const std::vector<Halide::Var> &rest) const {
+        std::vector<Halide::Var> args{at};
+        if (warp > 1) args.insert(args.begin(), in_warp);
+        args.insert(args.end(), rest.begin(), rest.end());
+        return args;
+    }
+    /// All of `count` positions, loops from the inside: the warps of a tile of width_block positions, the positions in
+    /// a warp, the tiles; then `rest`.
+    Halide::RDom tiles_of_warps(const Expr &count, const Halide::Region &rest) const {
+        const int block = width_block;
+        Halide::Region region{{0, warps_of_tile()}, {0, int(warp)}, {0, (count + (block - 1)) / block}};
+        region.insert(region.end(), rest.begin(), rest.end());
+        return Halide::RDom(region, "result");
+    }
+    Expr warp_number(const Expr &in_tile, const Expr &tile) const { return tile * warps_of_tile() + in_tile; }
+    int warps_of_tile() const { return width_block.value() / warp.value(); }
+    Expr summed_position(const Halide::Var &at) const { return warp > 1 ? at * warp + in_warp : Expr(at); }
 
     std::vector<Halide::Func> tap_tables; ///< filled by reach()
 
@@ -61,13 +86,13 @@ protected:
         return phased;
     }
 
-    /// Coordinates, for a Func split by by_phase (or, with unit stride, the source itself), of the element that lies
-    /// `step` * `distance` positions after output `at`'s first; 0 <= step < `steps`.
+    /// Coordinates, for a Func split by by_phase (or the source itself, unless splits_phases()), of the element that
+    /// lies `step` * `distance` positions after output `at`'s first; 0 <= step < `steps`.
     std::vector<Expr> reach(const Expr &at, const Expr &step, const Expr &distance, const Expr &steps,
                             const std::vector<Expr> &rest) {
         std::vector<Expr> to;
-        if (is_unit_stride()) {
-            to = {at + step * distance};
+        if (!splits_phases()) {
+            to = {at * stride() + step * distance};
         } else {
             if (tap_tables.empty()) {
                 // Divisions, once a call instead of once a step.

@@ -1,6 +1,8 @@
 // What the forward generators share: inputs, shape facts, padding, and the correction at the edge columns.
 #pragma once
 
+#include <functional>
+
 #include "Halide.h"
 #include "convolution.h"
 #include "qconv/layout.h"
@@ -51,6 +53,8 @@ public:
     Output<Halide::Buffer<float, 4>> y{"y"};
 
 protected:
+    Halide::RDom positions; ///< with a warp: of y, as tiles_of_warps() has them
+
     Expr channels() const { return this->group_size(this->in_channels, x.dim(1).extent()); }
     Expr outputs() const { return this->group_size(this->out_channels, y.dim(1).extent()); }
     Expr kernel_size() const { return this->constant_or(this->kernel_taps, kernel_size_in); }
@@ -71,6 +75,8 @@ protected:
               const std::vector<Expr> &first_stage_cases) const {
         stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
         stages.tile_width = tile_width, stages.width_block = this->width_block;
+        stages.warp = this->warp, stages.in_warp = this->in_warp;
+        if (this->warp > 1) stages.strip = positions.x, stages.thread = positions.y, stages.tile = positions.z;
         stages.input = input, stages.first_stage_cases = first_stage_cases;
         stages.tap_tables = this->tap_tables;
         if (!is_unit_stride() && !specialised()) stages.phase_cases = {stride() == 2};
@@ -95,16 +101,46 @@ protected:
                 quantizer != QCONV_WEIGHTDOREFA && next != QCONV_WEIGHTDOREFA};
     }
 
-    /// y += pad_delta * (weights of the taps outside x), at the columns that reach over an end (layout.h).
-    void correct_edges() {
+    /// The result at an output position, given the coordinates of its sums.
+    using Result = std::function<Expr(const Expr &position, const std::vector<Expr> &sums)>;
+
+    /// y = result, and with `edges` + pad_delta * (weights of the taps outside x), at the columns that reach over an
+    /// end (layout.h). By warps of positions all in one pass, else the edges in passes of their own.
+    void define_output(const Result &result, bool edges) {
+        using Halide::clamp, Halide::min, Halide::RDom;
         const Expr taps = kernel_size();
-        Halide::RDom left(0, edge_left, "left"), right(edge_right, y.dim(0).extent() - edge_right, "right");
         // The first tap at or after padded position `at`, for the window of output column `column`.
         const auto first_tap = [&](const Expr &column, const Expr &at) {
-            return Halide::clamp((at - column * stride() + dilation() - 1) / dilation(), 0, taps);
+            return clamp((at - column * stride() + dilation() - 1) / dilation(), 0, taps);
         };
-        y(left, o, g, n) += pad_delta * edge(first_tap(left, pad_left), o, g);
-        y(right, o, g, n) += pad_delta * (edge(taps, o, g) - edge(first_tap(right, pad_left + width()), o, g));
+        const auto over_left = [&](const Expr &column) { return edge(first_tap(column, pad_left), o, g); };
+        const auto over_right = [&](const Expr &column) {
+            return edge(taps, o, g) - edge(first_tap(column, pad_left + width()), o, g);
+        };
+        if (this->warp == 1) {
+            y(w, o, g, n) = result(w, {w, o, g, n});
+            if (!edges) return;
+            RDom left(0, edge_left, "left"), right(edge_right, y.dim(0).extent() - edge_right, "right");
+            y(left, o, g, n) += pad_delta * over_left(left);
+            y(right, o, g, n) += pad_delta * over_right(right);
+            return;
+        }
+        const Expr width_out = y.dim(0).extent();
+        positions = this->tiles_of_warps(width_out, {});
+        const Expr warps = this->warp_number(positions.x, positions.z), at = warps * this->warp + positions.y;
+        positions.where(at < width_out);
+        Expr value = result(at, {positions.y, warps, o, g, n});
+        if (edges) {
+            const auto where = [](const Expr &condition, const Expr &correction) {
+                using Halide::Internal::Call;
+                return Call::make(correction.type(), Call::if_then_else, {condition, correction, Expr(0.0f)},
+                                  Call::PureIntrinsic);
+            };
+            value = value + where(at < edge_left, pad_delta * over_left(at)) +
+                    where(at >= edge_right, pad_delta * over_right(at));
+        }
+        y(w, o, g, n) = Halide::undef<float>();
+        y(min(at, width_out - 1), o, g, n) = value; // said so that no position beyond is asked for
     }
 
     /// Buffers start at 0 and packed weights are dense, `block` being the known extents of their inner dimensions; the

@@ -22,6 +22,10 @@ public:
     GeneratorParam<int> count_limit{"count_limit", 0};
     /// Above 1: vectors hold so many words of one position's window, in place of the words of neighbouring positions.
     GeneratorParam<int> vector_words{"vector_words", 1};
+    /// Channels joined in one pass over x.
+    GeneratorParam<int> pass_channels{"pass_channels", 8};
+    /// Count through a running carry-save adder: two words and the sum so far make one word to count. One plane only.
+    GeneratorParam<bool> carry_save{"carry_save", false};
 
     void generate() {
         if (vector_words > 1) {
@@ -31,18 +35,22 @@ public:
         }
         build_words();
         build_sums();
-        y(w, o, g, n) = scale * cast<float>(offset(o, g) - 2 * acc(w, o, g, n));
-        correct_edges();
+        define_output(
+            [&](const Expr &, const std::vector<Expr> &sums) {
+                return scale * cast<float>(offset(o, g) - 2 * disagreeing(sums));
+            },
+            true);
     }
 
     void schedule() {
         if (using_autoscheduler()) return;
         schedules::ForwardStages stages;
         fill(stages, input, strict.defined() ? std::vector<Expr>{strict} : std::vector<Expr>{});
-        stages.phased = is_unit_stride() ? Func() : input.back();
+        stages.phased = !splits_phases() ? Func() : input.back();
         stages.out_block = out_block;
         stages.element = lane;
         stages.acc = acc, stages.taps = taps, stages.rows = rows, stages.weights = weights;
+        stages.more_sums = more_sums;
         stages.partial = partial, stages.lane = lane, stages.lanes = lanes, stages.vector_words = vector_words;
         stages.counts = counts, stages.count_taps = count_taps, stages.count_rows = count_rows;
         schedules::apply(stages, context());
@@ -52,6 +60,7 @@ private:
     std::vector<Func> input; // in order of computation; the last holds the words that acc reads
     Func acc{"acc"}, weights, partial, counts;
     RVar taps, rows, lanes, count_taps, count_rows;
+    std::vector<schedules::Sums> more_sums;
     Expr strict; // the input quantizer sends a value equal to its threshold to -1
     Var row{"row"}, plane{"plane"}, lane{"lane"}, vector{"vector"};
 
@@ -93,12 +102,12 @@ private:
                           cast(type, (cast<uint64_t>(1) << cast<uint64_t>(clamp(count, 0, 63))) - 1));
         };
 
-        // Eight channels a pass: more rows of x at once would compete for the same cache sets.
-        const int pass_channels = std::min(s, 8), passes = s / pass_channels;
+        // Few channels a pass where more rows of x at once would compete for the same cache sets.
+        const int together = std::min(s, pass_channels.value()), passes = s / together;
         const auto pass_bits = [&](const Expr &pass) {
             std::vector<Expr> terms;
-            for (int i = 0; i < pass_channels; i++) {
-                const Expr channel = min(row * s + pass * pass_channels + i, channels() - 1);
+            for (int i = 0; i < together; i++) {
+                const Expr channel = min(row * s + pass * together + i, channels() - 1);
                 const Expr bit = make_const(narrow, uint64_t{1} << i);
                 terms.push_back(select(bits(p, channel, plane, g, n), bit, make_zero(narrow)));
             }
@@ -109,8 +118,8 @@ private:
             }
             // Padding is a level like any other: all channels of a padded position hold bit `plane` of it.
             const Expr padding = select(((pad_level >> plane) & 1) != 0, narrow.max(), make_zero(narrow));
-            const Expr real = mask(channels() - row * s - pass * pass_channels, narrow) &
-                              make_const(narrow, (uint64_t{1} << pass_channels) - 1);
+            const Expr real = mask(channels() - row * s - pass * together, narrow) &
+                              make_const(narrow, (uint64_t{1} << together) - 1);
             return select(likely(inside(p)), terms[0], padding) & real;
         };
         Func joined("words_" + std::to_string(s));
@@ -120,7 +129,7 @@ private:
             RDom pass(0, passes, "pass");
             joined(p, row, plane, g, n) = make_zero(narrow);
             joined(p, row, plane, g, n) =
-                joined(p, row, plane, g, n) | (pass_bits(pass) << cast(narrow, pass * pass_channels));
+                joined(p, row, plane, g, n) | (pass_bits(pass) << cast(narrow, pass * together));
         }
         input.push_back(joined);
 
@@ -145,7 +154,7 @@ private:
         }
         if (vector_words > 1) {
             input.push_back(by_vector(joined));
-        } else if (!is_unit_stride()) {
+        } else if (splits_phases()) {
             input.push_back(by_phase(joined, {row, plane, g, n}, "words_by_phase"));
         }
     }
@@ -171,13 +180,20 @@ private:
     }
     Expr window_words() const { return steps() * word_rows(); }
 
+    /// Differing bits of a window, as the sums have them.
+    Expr disagreeing(const std::vector<Expr> &sums) {
+        if (!carry_save) return acc(sums);
+        return 2 * acc(sums)[1] + cast<int32_t>(popcount(Expr(acc(sums)[0])));
+    }
+
     /// The disagreeing bits of one word pair, weighted 2^(i + j), summed over the planes i of x and j of the weight.
     Expr disagreements(const Expr &step, const Expr &channel_row, const Type &type) {
         const Expr source_row = word_taps() == 1 ? channel_row : select(step == steps() - 1, 1, 0);
         Func words = input.back();
         Expr sum;
         for (int i = 0; i < input_planes; i++) {
-            const Expr word = words(reach(w, step, word_taps() * dilation(), steps(), {source_row, i, g, n}));
+            const Expr word =
+                words(reach(summed_position(w), step, word_taps() * dilation(), steps(), {source_row, i, g, n}));
             for (int j = 0; j < weight_planes; j++) {
                 const Expr count = popcount(word ^ weights(o, step, channel_row, j, g));
                 const Expr term = cast(type, count) << cast(type, i + j);
@@ -185,6 +201,37 @@ private:
             }
         }
         return sum;
+    }
+
+    /// The differing bits of one word pair, one plane each.
+    Expr difference(const Expr &step, const Expr &channel_row) {
+        const Expr source_row = word_taps() == 1 ? channel_row : select(step == steps() - 1, 1, 0);
+        const Expr at = summed_position(w);
+        return input.back()(reach(at, step, word_taps() * dilation(), steps(), {source_row, 0, g, n})) ^
+               weight(o % out_block, step, channel_row, 0, o / out_block, g);
+    }
+
+    /// acc = (bits in the running sum, carries counted, each worth two). Words go in by pairs of rows; of an odd last
+    /// row by pairs of steps; the very last alone.
+    void build_carry_save_sums() {
+        const std::vector<Var> args = sums_args(w, {o, g, n});
+        acc(args) = Tuple(make_zero(UInt(32)), Expr(0));
+        const auto add = [&](const RDom &r, const Expr &first, const Expr &second) {
+            const Expr sum = acc(args)[0], carries = acc(args)[1];
+            const Expr carry = ((sum ^ first) & (sum ^ second)) ^ sum; // the majority, in two instructions
+            acc(args) = Tuple(sum ^ first ^ second, carries + cast<int32_t>(popcount(carry)));
+            more_sums.push_back({r.x, r.y});
+        };
+        const Expr row_pairs = word_rows() / 2, step_pairs = steps() / 2;
+        RDom r(0, steps(), 0, row_pairs, "r");
+        add(r, difference(r.x, 2 * r.y), difference(r.x, 2 * r.y + 1));
+        RDom odd(0, step_pairs, 0, word_rows() % 2, "odd");
+        const Expr odd_row = 2 * row_pairs + odd.y;
+        add(odd, difference(2 * odd.x, odd_row), difference(2 * odd.x + 1, odd_row));
+        RDom last(0, steps() % 2, 0, word_rows() % 2, "last");
+        add(last, difference(2 * step_pairs + last.x, 2 * row_pairs + last.y), make_zero(UInt(32)));
+        taps = r.x, rows = r.y;
+        more_sums.erase(more_sums.begin());
     }
 
     /// Planes from the most significant sum on, doubling in between: no step of the inner loop shifts.
@@ -207,6 +254,7 @@ private:
     }
 
     void build_sums() {
+        if (carry_save) return build_carry_save_sums();
         if (vector_words > 1) return build_vector_sums();
         Var k("k");
         weights = Func("weights");
@@ -214,8 +262,9 @@ private:
         if (count_limit == 0) {
             RDom r(0, steps(), 0, word_rows(), "r");
             taps = r.x, rows = r.y;
-            acc(w, o, g, n) = 0;
-            acc(w, o, g, n) += cast<int32_t>(disagreements(r.x, r.y, UInt(32)));
+            const std::vector<Var> args = sums_args(w, {o, g, n});
+            acc(args) = 0;
+            acc(args) += cast<int32_t>(disagreements(r.x, r.y, UInt(32)));
             return;
         }
         // Sums of at most count_limit words fit in a byte. Chunks are whole taps where a tap has few rows, else parts

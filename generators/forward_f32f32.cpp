@@ -11,23 +11,24 @@ public:
     void generate() {
         describe_buffers({out_block});
         input.push_back(float_input());
-        if (!is_unit_stride()) input.push_back(by_phase(input.back(), {c, g, n}, "padded_by_phase"));
+        if (splits_phases()) input.push_back(by_phase(input.back(), {c, g, n}, "padded_by_phase"));
 
         RDom r(0, kernel_size(), 0, channels(), "r");
         taps = r.x, rows = r.y;
-        acc(w, o, g, n) = 0.0f;
         Var k("k");
         weights(o, k, c, g) = weight(o % out_block, k, c, o / out_block, g);
-        acc(w, o, g, n) +=
-            input.back()(reach(w, r.x, dilation(), kernel_size(), {r.y, g, n})) * weights(o, r.x, r.y, g);
-        y(w, o, g, n) = offset(o, g) + acc(w, o, g, n);
+        const std::vector<Var> args = sums_args(w, {o, g, n});
+        acc(args) = 0.0f;
+        acc(args) += input.back()(reach(summed_position(w), r.x, dilation(), kernel_size(), {r.y, g, n})) *
+                     weights(o, r.x, r.y, g);
+        define_output([&](const Expr &, const std::vector<Expr> &sums) { return offset(o, g) + acc(sums); }, false);
     }
 
     void schedule() {
         if (using_autoscheduler()) return;
         schedules::ForwardStages stages;
         fill(stages, input, float_input_cases());
-        stages.phased = is_unit_stride() ? Func() : input.back();
+        stages.phased = !splits_phases() ? Func() : input.back();
         stages.out_block = out_block;
         stages.acc = acc, stages.taps = taps, stages.rows = rows, stages.weights = weights;
         schedules::apply(stages, context());

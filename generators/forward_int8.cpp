@@ -23,22 +23,27 @@ public:
 
         RDom r(0, elements(), 0, steps(), 0, word_rows(), "r");
         dot = r.x, taps = r.y, rows = r.z;
-        acc(w, o, g, n) = 0;
         Var row("row"), step("step");
         weights(element_of_word, o, step, row, g) = weight(element_of_word, o % out_block, step, row, o / out_block, g);
-        acc(w, o, g, n) += input_value(r) * cast<int32_t>(weights(r.x, o, r.y, r.z, g));
+        const std::vector<Var> args = sums_args(w, {o, g, n});
+        acc(args) = 0;
+        acc(args) += input_value(r, summed_position(w)) * cast<int32_t>(weights(r.x, o, r.y, r.z, g));
 
-        Expr sum = offset(o, g) + dot_factor * acc(w, o, g, n);
-        if (window_sum) sum += window_factor * build_window(r)(w, g, n);
-        y(w, o, g, n) = scale * cast<float>(sum);
-        correct_edges();
+        if (window_sum) build_window(r);
+        define_output(
+            [&](const Expr &position, const std::vector<Expr> &sums) {
+                Expr sum = offset(o, g) + dot_factor * acc(sums);
+                if (window_sum) sum += window_factor * window(position, g, n);
+                return scale * cast<float>(sum);
+            },
+            true);
     }
 
     void schedule() {
         if (using_autoscheduler()) return;
         schedules::ForwardStages stages;
         fill(stages, input, {quantizer == QCONV_INPUTDOREFA});
-        stages.phased = is_unit_stride() ? Func() : words;
+        stages.phased = !splits_phases() ? Func() : words;
         stages.out_block = out_block;
         stages.element = element_of_word;
         stages.acc = acc, stages.taps = taps, stages.rows = rows;
@@ -82,7 +87,7 @@ private:
             const Expr stored = level(at + (e / word_channels) * dilation(), channel, g, n);
             return cast(type, level_offset > 0 ? stored - cast<uint8_t>(level_offset) : stored);
         };
-        if (is_unit_stride()) {
+        if (!splits_phases()) {
             words(e, p, row, g, n) = value(p);
         } else {
             words(e, p, f, row, g, n) = value(p * stride() + f);
@@ -90,15 +95,15 @@ private:
         input.push_back(words);
     }
 
-    /// The element of the input that meets weight (element, step, row) of `r` at output column w.
-    Expr input_value(const RDom &r) {
-        std::vector<Expr> at = reach(w, r.y, word_taps() * dilation(), steps(), {r.z, g, n});
+    /// The element of the input that meets weight (element, step, row) of `r` at an output position.
+    Expr input_value(const RDom &r, const Expr &position) {
+        std::vector<Expr> at = reach(position, r.y, word_taps() * dilation(), steps(), {r.z, g, n});
         at.insert(at.begin(), r.x);
         return cast<int32_t>(words(at));
     }
 
     /// The sum of all input levels under the window of each output column: a dot product with weights that are all 1.
-    Func build_window(const RDom &r) {
+    void build_window(const RDom &r) {
         Func ones("ones");
         Var e("e"), step("step"), row("row");
         const Expr real = step * word_taps() + e / word_channels < kernel_size() &&
@@ -106,9 +111,8 @@ private:
         ones(e, step, row) = cast(Int(element_bits), select(real, 1, 0));
         tap_tables.push_back(ones);
         window_acc(w, g, n) = 0;
-        window_acc(w, g, n) += input_value(r) * cast<int32_t>(ones(r.x, r.y, r.z));
+        window_acc(w, g, n) += input_value(r, w) * cast<int32_t>(ones(r.x, r.y, r.z));
         window(w, g, n) = window_acc(w, g, n);
-        return window;
     }
 };
 

@@ -47,7 +47,7 @@ protected:
     /// Column and phase of a position of x, i = column * stride + phase; position of x.
     Halide::Var column{"column"}, phase{"phase"}, i{"i"};
     Halide::Func passes{"passes"}, factor{"factor_of"};
-    Halide::RDom result; ///< phases, columns; with unit stride undefined
+    Halide::RDom result; ///< phases, columns; with a warp tiles_of_warps() and phases; else with unit stride undefined
 
     Expr channels() const { return this->group_size(this->in_channels, grad_input.dim(2).extent()); }
     Expr outputs() const { return this->group_size(this->out_channels, grad_output.dim(1).extent()); }
@@ -83,17 +83,31 @@ protected:
     void define_result(const Halide::Func &acc) {
         using namespace Halide;
         define_factor();
-        if (this->is_unit_stride()) {
+        if (this->is_unit_stride() && this->warp == 1) {
             grad_input(phase, column, c, g, n) = factor(column, phase, c, g, n) * acc(column, phase, c, g, n);
             return;
         }
-        // The last column may lack phases.
-        result = RDom(0, stride(), 0, (width() + stride() - 1) / stride(), "result");
-        const Expr at = result.y * stride() + result.x;
-        result.where(likely(at < width()));
+        // The last column may lack phases, the last warp columns.
+        const Expr columns = (width() + stride() - 1) / stride();
+        Expr at, of_phase;
+        std::vector<Expr> sums;
+        if (this->warp > 1) {
+            result = this->tiles_of_warps(columns, {{0, stride()}});
+            const Expr warps = this->warp_number(result.x, result.z);
+            at = warps * this->warp + result.y, of_phase = result.w;
+            sums = {result.y, warps};
+        } else {
+            result = RDom(0, stride(), 0, columns, "result");
+            at = result.y, of_phase = result.x;
+            sums = {at};
+        }
+        for (const Expr &coordinate : std::initializer_list<Expr>{of_phase, c, g, n})
+            sums.push_back(coordinate);
+        result.where(likely(at * stride() + of_phase < width()));
         grad_input(phase, column, c, g, n) = undef<float>();
-        grad_input(result.x, result.y, c, g, n) =
-            factor(result.y, result.x, c, g, n) * acc(result.y, result.x, c, g, n);
+        // The limit says that no column beyond is asked for.
+        const Expr to = this->warp > 1 ? min(at, columns - 1) : at;
+        grad_input(of_phase, to, c, g, n) = factor(at, of_phase, c, g, n) * acc(sums);
     }
 
     /// Fills the part of a schedule's stages that both paths have.
@@ -101,9 +115,14 @@ protected:
         stages.grad_input = grad_input;
         stages.i = i, stages.c = c, stages.g = g, stages.n = n, stages.p = p, stages.o = o;
         stages.column = column, stages.phase = phase;
-        stages.unit_stride = this->is_unit_stride();
-        if (!stages.unit_stride) stages.result_phase = result.x, stages.result_column = result.y;
+        stages.unit_stride = this->is_unit_stride() && this->warp == 1;
+        if (this->warp > 1) {
+            stages.strip = result.x, stages.thread = result.y, stages.tile = result.z, stages.result_phase = result.w;
+        } else if (!stages.unit_stride) {
+            stages.result_phase = result.x, stages.result_column = result.y;
+        }
         stages.tile_width = tile_width, stages.width_block = this->width_block;
+        stages.warp = this->warp, stages.in_warp = this->in_warp;
         stages.padded = padded, stages.passes = passes, stages.factor = factor;
         stages.passes_cases = {from_state()};
         stages.factor_cases = {factor_kind == int(Surrogate::One), from_state(), derivative_is_one()};

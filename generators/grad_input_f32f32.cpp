@@ -15,9 +15,10 @@ public:
         RDom r(0, kernel_size(), 0, outputs(), "r");
         keep_phase(r, r.x);
         taps = r.x, rows = r.y;
-        acc(column, phase, c, g, n) = 0.0f;
-        acc(column, phase, c, g, n) +=
-            padded(reach(column, r.x), r.y, g, n) * weight(c % out_block, r.x, r.y, c / out_block, g);
+        const std::vector<Var> args = sums_args(column, {phase, c, g, n});
+        acc(args) = 0.0f;
+        acc(args) +=
+            padded(reach(summed_position(column), r.x), r.y, g, n) * weight(c % out_block, r.x, r.y, c / out_block, g);
         define_result(acc);
     }
 

@@ -17,7 +17,7 @@ public:
         rows(w, o, g, n) = gradient(w, o);
         signs = unpack_signs();
         padded = float_input(signs);
-        input = is_unit_stride() ? padded : by_phase(padded, {c, g, n}, "padded_by_phase");
+        input = !splits_phases() ? padded : by_phase(padded, {c, g, n}, "padded_by_phase");
 
         // part sums vectors of one tile of positions in registers; acc adds up their lanes, and the tiles.
         RDom r(0, tile_width / lanes, "r");
@@ -37,7 +37,7 @@ public:
         schedules::GradWeightRowStages stages;
         fill(stages);
         stages.rows = rows, stages.signs = signs, stages.padded = padded;
-        stages.phased = is_unit_stride() ? Func() : input;
+        stages.phased = !splits_phases() ? Func() : input;
         stages.tap_tables = tap_tables;
         stages.padded_cases = float_input_cases();
         stages.part = part, stages.vectors = vectors, stages.tap_block = tap_block, stages.width_block = width_block;

@@ -11,17 +11,19 @@ namespace qconv {
 namespace {
 
 // One sample of a tensor with the channels of one group and all groups.
-Buffer x_buffer(const qconv_layer_config &config, const float *x, std::int64_t width, std::int64_t batch) {
-    return {x, float_type, {width, channels_in_group(config), config.groups, batch}};
+Buffer x_buffer(CallContext &context, const qconv_layer_config &config, const float *x, std::int64_t width,
+                std::int64_t batch) {
+    return {context, x, float_type, {width, channels_in_group(config), config.groups, batch}};
 }
 
-Buffer state_buffer(const qconv_layer_config &config, const std::uint32_t *state, std::int64_t width,
-                    std::int64_t batch) {
-    return {state, word_type, {state_words(width), 2, channels_in_group(config), config.groups, batch}};
+Buffer state_buffer(CallContext &context, const qconv_layer_config &config, const std::uint32_t *state,
+                    std::int64_t width, std::int64_t batch) {
+    return {context, state, word_type, {state_words(width), 2, channels_in_group(config), config.groups, batch}};
 }
 
-Buffer grad_output_buffer(const qconv_layer_config &config, const BackwardInput &input) {
-    return {input.grad_output,
+Buffer grad_output_buffer(CallContext &context, const qconv_layer_config &config, const BackwardInput &input) {
+    return {context,
+            input.grad_output,
             float_type,
             {width_out(config, input.width), out_in_group(config), config.groups, input.batch}};
 }
@@ -39,19 +41,20 @@ void call_grad_input(const qconv_kernel &kernel, const qconv_layer_config &confi
     const std::int64_t outputs = out_in_group(config);
     const std::int64_t taps = config.kernel_size;
     const Surrogate factor = input_surrogate(config);
-    Buffer grad_output = grad_output_buffer(config, input);
+    Buffer grad_output = grad_output_buffer(context, config, input);
     const bool lookup = kernel.path == QCONV_PATH_F32B1;
     const void *packed_weight = packed.weight.data();
-    Buffer bytes(packed_weight, byte_type, {kernel.tables, taps, channels, packed.blocks, config.groups});
-    Buffer floats(packed_weight, float_type, {kernel.out_block, taps, outputs, packed.blocks, config.groups});
-    Buffer shift(packed.taps.shift.data(), int_type, {taps});
-    Buffer phase_start(packed.taps.phase_start.data(), int_type, {config.stride + 1});
-    Buffer x = x_buffer(config, factor == Surrogate::FromInput ? input.x : nullptr, input.width, input.batch);
+    Buffer bytes(context, packed_weight, byte_type, {kernel.tables, taps, channels, packed.blocks, config.groups});
+    Buffer floats(context, packed_weight, float_type, {kernel.out_block, taps, outputs, packed.blocks, config.groups});
+    Buffer shift(context, packed.taps.shift.data(), int_type, {taps});
+    Buffer phase_start(context, packed.taps.phase_start.data(), int_type, {config.stride + 1});
+    Buffer x = x_buffer(context, config, factor == Surrogate::FromInput ? input.x : nullptr, input.width, input.batch);
     Buffer state =
-        state_buffer(config, factor == Surrogate::FromState ? input.state : nullptr, input.width, input.batch);
+        state_buffer(context, config, factor == Surrogate::FromState ? input.state : nullptr, input.width, input.batch);
     const std::int64_t width = input.width;
     const std::int64_t stride = config.stride;
-    Buffer result(grad_input, float_type, {stride, ceil_div(width, stride), channels, config.groups, input.batch},
+    Buffer result(context, grad_input, float_type,
+                  {stride, ceil_div(width, stride), channels, config.groups, input.batch},
                   {1, stride, width, width * channels, width * config.in_channels});
 
     Arguments<GradInputArg> arguments(context);
@@ -82,11 +85,12 @@ void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &conf
     const float pad_delta = lookup ? config.pad_value + 1.0F : 0.0F;
     const Edges edges = edge_columns(config, input.width, plan.width_out, pad_delta);
     const auto weight_buffer = [&](const float *weight) {
-        return Buffer(weight, float_type, {taps, channels_in_group(config), out_in_group(config), config.groups});
+        return Buffer(context, weight, float_type,
+                      {taps, channels_in_group(config), out_in_group(config), config.groups});
     };
-    Buffer grad_output = grad_output_buffer(config, input);
-    Buffer x = x_buffer(config, from_state ? nullptr : input.x, input.width, input.batch);
-    Buffer state = state_buffer(config, from_state ? input.state : nullptr, input.width, input.batch);
+    Buffer grad_output = grad_output_buffer(context, config, input);
+    Buffer x = x_buffer(context, config, from_state ? nullptr : input.x, input.width, input.batch);
+    Buffer state = state_buffer(context, config, from_state ? input.state : nullptr, input.width, input.batch);
     Buffer weight = weight_buffer(extra.weight);
     Buffer result = weight_buffer(grad_weight);
 
@@ -117,8 +121,8 @@ void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &conf
 void call_save_state(const qconv_kernel &kernel, const qconv_layer_config &config, const MixedQuantizer &quantizer,
                      const float *x, std::int64_t batch, std::int64_t width, std::uint32_t *state,
                      CallContext &context) {
-    Buffer input = x_buffer(config, x, width, batch);
-    Buffer result = state_buffer(config, state, width, batch);
+    Buffer input = x_buffer(context, config, x, width, batch);
+    Buffer result = state_buffer(context, config, state, width, batch);
     Arguments<SaveStateArg> arguments(context);
     arguments.set(SaveStateArg::X, input);
     arguments.set(SaveStateArg::Quantizer, static_cast<std::int64_t>(quantizer.first.kind));

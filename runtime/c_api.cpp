@@ -1,6 +1,7 @@
 // The C ABI: each function is one call behind the exception barrier.
 #include "config.h"
 #include "cpu_features.h"
+#include "device.h"
 #include "errors.h"
 #include "layer.h"
 #include "memory.h"
@@ -141,6 +142,59 @@ qconv_status qconv_layer_backward(const qconv_layer *layer, const float *x, cons
     });
 }
 
+qconv_status qconv_device_open_cuda(int ordinal, void *context, qconv_device **device) {
+    return guarded([&] {
+        require_pointer(device, "device");
+        *device = new qconv_device{qconv::Device::open_cuda(ordinal, context)};
+    });
+}
+
+qconv_status qconv_device_open_opencl(void *context, void *queue, qconv_device **device) {
+    return guarded([&] {
+        require_pointer(device, "device");
+        *device = new qconv_device{qconv::Device::open_opencl(context, queue)};
+    });
+}
+
+void qconv_device_close(qconv_device *device) {
+    delete device;
+}
+
+qconv_status qconv_layer_create_on(qconv_device *device, const qconv_layer_config *config, const float *weight,
+                                   const float *bias, qconv_layer **layer) {
+    return guarded([&] {
+        require_pointer(device, "device");
+        require_pointer(config, "config");
+        require_pointer(layer, "layer");
+        *layer = qconv::create_layer(*config, weight, bias, device->device).release();
+    });
+}
+
+qconv_status qconv_layer_forward_on(const qconv_layer *layer, const void *x, int64_t batch, int64_t width, void *y,
+                                    void *stream) {
+    return guarded([&] {
+        require_pointer(layer, "layer");
+        layer->forward_on(x, batch, width, y, stream);
+    });
+}
+
+qconv_status qconv_layer_forward_training_on(const qconv_layer *layer, const void *x, int64_t batch, int64_t width,
+                                             void *y, void *state, size_t state_bytes, void *stream) {
+    return guarded([&] {
+        require_pointer(layer, "layer");
+        layer->forward_training_on(x, batch, width, y, state, state_bytes, stream);
+    });
+}
+
+qconv_status qconv_layer_backward_on(const qconv_layer *layer, const void *x, const void *state, size_t state_bytes,
+                                     const void *grad_output, int64_t batch, int64_t width, void *grad_input,
+                                     void *grad_weight, void *stream) {
+    return guarded([&] {
+        require_pointer(layer, "layer");
+        layer->backward_on(x, {state, state_bytes}, grad_output, batch, width, grad_input, grad_weight, stream);
+    });
+}
+
 const qconv_kernel *qconv_layer_kernel(const qconv_layer *layer, qconv_direction direction) {
     return layer == nullptr ? nullptr : layer->kernel(direction);
 }
@@ -177,6 +231,7 @@ int qconv_cpu_supports(const char *target, const char **missing) {
     const qconv::KernelTarget *known = target == nullptr ? nullptr : qconv::find_target(target);
     if (known == nullptr) return 0;
     const char *first = qconv::missing_feature(*known, qconv::cpu_features());
+    if (*first == '\0') first = qconv::device_unavailable(known->device);
     if (missing != nullptr) *missing = first;
     return *first == '\0' ? 1 : 0;
 }

@@ -42,6 +42,12 @@ constexpr std::array targets{
     KernelTarget{"sse41", "x86-64-linux-sse41", 128, needs_sse41},
 };
 
+constexpr std::array devices{
+    // PTX for compute capability 8.0, which the driver compiles for the GPU at hand.
+    KernelTarget{"cuda", "x86-64-linux-sse41-cuda-cuda_capability_80", 1024, needs_sse41, DeviceKind::Cuda},
+    KernelTarget{"opencl", "x86-64-linux-sse41-opencl", 1024, needs_sse41, DeviceKind::OpenCl},
+};
+
 constexpr std::array<const char *, static_cast<int>(CpuFeature::Count)> feature_names{
     "sse3",        "ssse3",        "sse4.1",      "sse4.2",        "sse4a",
     "popcnt",      "movbe",        "lzcnt",       "bmi1",          "bmi2",
@@ -148,7 +154,14 @@ std::span<const KernelTarget> kernel_targets() {
     return targets;
 }
 
+std::span<const KernelTarget> device_targets() {
+    return devices;
+}
+
 const KernelTarget *find_target(std::string_view name) {
+    for (const KernelTarget &target : devices) {
+        if (name == target.name || name == target.halide_target) return &target;
+    }
     for (const KernelTarget &target : targets) {
         if (name == target.name || name == target.halide_target) return &target;
     }

@@ -76,18 +76,24 @@ private:
     std::uint64_t bits_ = 0;
 };
 
+/// What runs a kernel's inner loops. A device's kernels need the CPU's features too, for what prepares the launch.
+enum class DeviceKind : int { Cpu, Cuda, OpenCl };
+
 struct KernelTarget {
     const char *name;          // "avx2"
     const char *halide_target; // what Halide compiles it with
-    int vector_bits;
+    int vector_bits;           // GPUs: of a warp
     CpuFeatures needs;
+    DeviceKind device = DeviceKind::Cpu;
 };
 
-/// Every target; of one architecture, the preferred first.
+/// Every target of CPUs; of one architecture, the preferred first.
 std::span<const KernelTarget> kernel_targets();
+/// Those whose inner loops run on a GPU (device.h).
+std::span<const KernelTarget> device_targets();
 /// By short name, or by the Halide target string of the table. NULL if there is none.
 const KernelTarget *find_target(std::string_view name);
-/// Position in kernel_targets(); their number if the name is unknown.
+/// Position in kernel_targets(); their number if it is none of them.
 int target_rank(std::string_view name);
 /// The preferred target these features can run; NULL if there is none.
 const KernelTarget *best_target(CpuFeatures features);

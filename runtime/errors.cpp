@@ -38,6 +38,10 @@ const char *status_name(qconv_status status) noexcept {
             return "workspace too small";
         case QCONV_INTERNAL:
             return "internal error";
+        case QCONV_NO_DEVICE:
+            return "no device";
+        case QCONV_DEVICE_FAILED:
+            return "device failed";
     }
     return "unknown status";
 }

@@ -7,33 +7,36 @@
 namespace qconv {
 namespace {
 
-Buffer weight_buffer(const qconv_kernel &kernel, const PackedForward &packed, std::int64_t channels,
-                     std::int64_t outputs, std::int64_t taps, std::int64_t groups) {
+Buffer weight_buffer(CallContext &context, const qconv_kernel &kernel, const PackedForward &packed,
+                     std::int64_t channels, std::int64_t outputs, std::int64_t taps, std::int64_t groups) {
     const PackedShape &shape = packed.shape;
     const void *host = packed.weight.data();
     switch (kernel.path) {
         case QCONV_PATH_B1B1:
             if (vector_words(kernel) > 1) {
-                return {host,
+                return {context,
+                        host,
                         halide_type_t(halide_type_uint, static_cast<std::uint8_t>(kernel.word_bits)),
                         {vector_words(kernel), kernel.out_block, shape.vectors, kernel.weight_planes, shape.out_blocks,
                          groups}};
             }
-            return {host,
+            return {context,
+                    host,
                     halide_type_t(halide_type_uint, static_cast<std::uint8_t>(kernel.word_bits)),
                     {kernel.out_block, shape.steps, shape.rows, kernel.weight_planes, shape.out_blocks, groups}};
         case QCONV_PATH_INT8:
-            return {host,
+            return {context,
+                    host,
                     halide_type_t(halide_type_int, static_cast<std::uint8_t>(kernel.element_bits)),
                     {kernel.word_bits / kernel.element_bits, kernel.out_block, shape.steps, shape.rows,
                      shape.out_blocks, groups}};
         case QCONV_PATH_F32B1:
-            return {host, byte_type, {kernel.tables, taps, outputs, shape.chunks, groups}};
+            return {context, host, byte_type, {kernel.tables, taps, outputs, shape.chunks, groups}};
         case QCONV_PATH_F32F32:
         case QCONV_PATHS:
             break;
     }
-    return {host, float_type, {kernel.out_block, taps, channels, shape.out_blocks, groups}};
+    return {context, host, float_type, {kernel.out_block, taps, channels, shape.out_blocks, groups}};
 }
 
 } // namespace
@@ -44,11 +47,11 @@ void call_forward(const qconv_kernel &kernel, const qconv_layer_config &config, 
     const std::int64_t outputs = out_in_group(config);
     const std::int64_t taps = config.kernel_size;
     const std::int64_t groups = config.groups;
-    Buffer x(input.x, float_type, {input.width, channels, groups, input.batch});
-    Buffer weight = weight_buffer(kernel, packed, channels, outputs, taps, groups);
-    Buffer offset(packed.offset.data(), kernel.word_bits > 0 ? int_type : float_type, {outputs, groups});
-    Buffer edge(packed.edge.data(), float_type, {taps + 1, outputs, groups});
-    Buffer y(input.y, float_type, {plan.width_out, outputs, groups, input.batch});
+    Buffer x(context, input.x, float_type, {input.width, channels, groups, input.batch});
+    Buffer weight = weight_buffer(context, kernel, packed, channels, outputs, taps, groups);
+    Buffer offset(context, packed.offset.data(), kernel.word_bits > 0 ? int_type : float_type, {outputs, groups});
+    Buffer edge(context, packed.edge.data(), float_type, {taps + 1, outputs, groups});
+    Buffer y(context, input.y, float_type, {plan.width_out, outputs, groups, input.batch});
     const Edges edges = edge_columns(config, input.width, plan.width_out, packed.pad_delta);
 
     Arguments<ForwardArg> arguments(context);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <new>
 #include <string>
+#include <utility>
 
 #include "cpu_features.h"
 #include "errors.h"
@@ -24,24 +25,31 @@ void check_weights(const qconv_layer_config &config, const float *weight, const 
 }
 
 // The kernel that saves states is of the forward kernel's target.
-const qconv_kernel &select_state_kernel(qconv_layer_config config, const qconv_kernel &forward) {
+const qconv_kernel &select_state_kernel(qconv_layer_config config, const qconv_kernel &forward, DeviceKind device) {
     const std::string target = std::string("@") + forward.target;
     config.kernel = target.c_str();
-    return select_kernel(config, QCONV_OP_SAVE_STATE, cpu_features());
+    return select_kernel(config, QCONV_OP_SAVE_STATE, cpu_features(), device);
 }
 
-std::array<const qconv_kernel *, QCONV_OPS> select_kernels(const qconv_layer_config &config) {
+std::array<const qconv_kernel *, QCONV_OPS> select_kernels(const qconv_layer_config &config, DeviceKind device) {
     std::array<const qconv_kernel *, QCONV_OPS> kernels{};
-    const auto select = [&](qconv_op op) { kernels[op] = &select_kernel(config, op, cpu_features()); };
+    const auto select = [&](qconv_op op) { kernels[op] = &select_kernel(config, op, cpu_features(), device); };
     if (goes(config, QCONV_FORWARD)) {
         select(QCONV_OP_FORWARD);
         if (saved(config) == QCONV_SAVES_STATE) {
-            kernels[QCONV_OP_SAVE_STATE] = &select_state_kernel(config, *kernels[QCONV_OP_FORWARD]);
+            kernels[QCONV_OP_SAVE_STATE] = &select_state_kernel(config, *kernels[QCONV_OP_FORWARD], device);
         }
     }
     if (goes(config, QCONV_GRAD_INPUT)) select(QCONV_OP_GRAD_INPUT);
     if (goes(config, QCONV_GRAD_WEIGHT)) select(QCONV_OP_GRAD_WEIGHT);
     return kernels;
+}
+
+// A quantizer that looks at the whole of x first would have to wait for it.
+void check_device_config(const qconv_layer_config &config) {
+    const MixedQuantizer input = input_quantizer(config);
+    if (input.first.kind != QCONV_WEIGHTDOREFA && (input.mix == 0 || input.next.kind != QCONV_WEIGHTDOREFA)) return;
+    throw_invalid("input_quantization", "weightdorefa", "layers on a device take any other input quantizer");
 }
 
 } // namespace
@@ -51,20 +59,26 @@ void DestroyLayer::operator()(qconv_layer *layer) const noexcept {
     release(layer);
 }
 
-LayerPointer create_layer(const qconv_layer_config &config, const float *weight, const float *bias) {
+LayerPointer create_layer(const qconv_layer_config &config, const float *weight, const float *bias,
+                          std::shared_ptr<const Device> device) {
     check_config(config);
     check_weights(config, weight, bias);
+    if (device != nullptr) check_device_config(config);
     install_halide_hooks();
     Memory memory(sizeof(qconv_layer));
-    LayerPointer layer(new (memory.data()) qconv_layer(config, weight, bias));
+    LayerPointer layer(new (memory.data()) qconv_layer(config, weight, bias, std::move(device)));
     memory.disown();
     return layer;
 }
 
 } // namespace qconv
 
-qconv_layer::qconv_layer(const qconv_layer_config &config, const float *weight, const float *bias)
-    : config_(config), kernels_(qconv::select_kernels(config)), input_(qconv::input_quantizer(config)) {
+qconv_layer::qconv_layer(const qconv_layer_config &config, const float *weight, const float *bias,
+                         std::shared_ptr<const qconv::Device> device)
+    : config_(config),
+      device_(std::move(device)),
+      kernels_(qconv::select_kernels(config, device_ == nullptr ? qconv::DeviceKind::Cpu : device_->kind())),
+      input_(qconv::input_quantizer(config)) {
     // The caller's strings need not live on.
     config_.kernel = config_.grad_input_kernel = config_.grad_weight_kernel = nullptr;
     set_weights(weight, bias);
@@ -86,6 +100,7 @@ void qconv_layer::set_weights(const float *weight, const float *bias) {
         if (float_weight_.data() == nullptr) float_weight_ = qconv::Memory(weights.size_bytes());
         std::memcpy(float_weight_.data(), weight, weights.size_bytes());
     }
+    if (device_ != nullptr) upload();
 }
 
 const qconv_kernel *qconv_layer::kernel(qconv_direction direction) const {
@@ -133,6 +148,7 @@ std::size_t qconv_layer::workspace_size(std::int64_t batch, std::int64_t width) 
 
 void qconv_layer::forward(const float *x, std::int64_t batch, std::int64_t width, float *y,
                           qconv::Workspace workspace) const {
+    require_place(false);
     const qconv::Plan plan = forward_plan(batch, width);
     if (batch == 0) return;
     qconv::require_pointer(x, "x");

@@ -9,6 +9,7 @@
 
 #include "backward.h"
 #include "config.h"
+#include "device.h"
 #include "memory.h"
 #include "pack.h"
 #include "pack_grad_input.h"
@@ -44,7 +45,9 @@ struct GradientPointers {
 /// The C ABI's opaque type.
 struct qconv_layer {
 public:
-    qconv_layer(const qconv_layer_config &config, const float *weight, const float *bias);
+    /// On a device, or on the CPU (NULL).
+    qconv_layer(const qconv_layer_config &config, const float *weight, const float *bias,
+                std::shared_ptr<const qconv::Device> device);
 
     /// No other call may use the layer meanwhile.
     void set_weights(const float *weight, const float *bias);
@@ -61,6 +64,13 @@ public:
     void backward(const float *x, qconv::StateView state, const float *grad_output, std::int64_t batch,
                   std::int64_t width, const qconv::GradientPointers &gradients, qconv::Workspace workspace) const;
 
+    /// The same with tensors in the memory of the layer's device, put on one of its streams (NULL: the device's own).
+    void forward_on(const void *x, std::int64_t batch, std::int64_t width, void *y, void *stream) const;
+    void forward_training_on(const void *x, std::int64_t batch, std::int64_t width, void *y, void *state,
+                             std::size_t state_bytes, void *stream) const;
+    void backward_on(const void *x, qconv::StateView state, const void *grad_output, std::int64_t batch,
+                     std::int64_t width, void *grad_input, void *grad_weight, void *stream) const;
+
     /// NULL unless the layer was created for this direction.
     const qconv_kernel *kernel(qconv_direction direction) const;
     std::size_t packed_bytes() const {
@@ -71,6 +81,13 @@ private:
     const qconv_kernel &op_kernel(qconv_op op) const { return *kernels_[op]; }
     /// Throws unless the layer was created for this direction; `why` says what needs it.
     void require_direction(qconv_direction direction, const char *why) const;
+    /// Throws unless the layer is on the CPU, or on a device.
+    void require_place(bool on_device) const;
+    /// Throws when one call cannot take this batch of device memory.
+    void check_device_batch(std::int64_t batch, std::int64_t width) const;
+    void upload();
+    qconv::DeviceCall device_call(void *stream) const;
+    qconv::Plan device_plan(std::int64_t width) const;
     /// Samples that one call of a kernel may take: it indexes elements in int32.
     std::int64_t largest_batch(std::int64_t width) const;
     qconv::Plan forward_plan(std::int64_t batch, std::int64_t width) const;
@@ -86,6 +103,8 @@ private:
                          void *workspace) const;
 
     qconv_layer_config config_;
+    std::shared_ptr<const qconv::Device> device_;
+    std::array<qconv::DeviceArray, 8> arrays_; // what the kernels of a device read besides the caller's tensors
     std::array<const qconv_kernel *, QCONV_OPS> kernels_{};
     qconv::MixedQuantizer input_;
     qconv::PackedForward forward_weight_;
@@ -103,6 +122,7 @@ struct DestroyLayer {
 using LayerPointer = std::unique_ptr<qconv_layer, DestroyLayer>;
 
 /// Checks the configuration; bias may be NULL, and must be for all but conv1d.
-LayerPointer create_layer(const qconv_layer_config &config, const float *weight, const float *bias);
+LayerPointer create_layer(const qconv_layer_config &config, const float *weight, const float *bias,
+                          std::shared_ptr<const Device> device = nullptr);
 
 } // namespace qconv

@@ -24,20 +24,26 @@ const halide_type_t byte_type(halide_type_uint, 8);
 const halide_type_t word_type(halide_type_uint, 32);
 
 /// A buffer on the stack, dense unless strides are given. Kernels take inputs as non-const too; they do not write them.
-/// Without a host the kernel does not read the buffer; it gets an address nevertheless, since Halide would take none as
-/// a question for its size.
+/// Without data the kernel does not read the buffer; it gets an address nevertheless, since Halide would take none as
+/// a question for its size. In a call on a device the data is the device's: an array that the layer uploaded, named by
+/// its host address, or else what the caller passed for device memory.
 class Buffer {
 public:
-    Buffer(const void *host, halide_type_t type, std::initializer_list<std::int64_t> extents,
+    Buffer(CallContext &context, const void *data, halide_type_t type, std::initializer_list<std::int64_t> extents,
            std::initializer_list<std::int64_t> strides = {});
     Buffer(const Buffer &) = delete;
     Buffer &operator=(const Buffer &) = delete;
+    ~Buffer();
 
     halide_buffer_t *get() { return &buffer_; }
 
 private:
+    void place_on_device(const DeviceCall &call, const void *data);
+
+    CallContext &context_;
     halide_buffer_t buffer_{};
     std::array<halide_dimension_t, 6> dims_;
+    bool wrapped_ = false; // the caller's device memory, to be let go of
 };
 
 /// Throws when the kernel reports a failure.

@@ -92,7 +92,8 @@ void check_row(const qconv_kernel &row) {
         throw Error(QCONV_INVALID_ARGUMENT, "a kernel row lacks its name, target or entry point");
     }
     if (std::strchr(row.name, '@') != nullptr) throw_invalid("kernel name", row.name, "it must not contain '@'");
-    if (target_rank(row.target) == static_cast<int>(kernel_targets().size())) {
+    const KernelTarget *target = find_target(row.target);
+    if (target == nullptr || std::strcmp(target->name, row.target) != 0) {
         throw_invalid("target of kernel " + std::string(row.name), row.target, "no such target is known");
     }
     if (const char *defect = layout_defect(row)) {
@@ -150,10 +151,15 @@ struct Search {
     std::size_t allowed = 0;              // of this op, by what is forced
     const qconv_kernel *unfit = nullptr;  // an allowed kernel that cannot serve the layer
     const qconv_kernel *barred = nullptr; // one that could, but for the CPU
+    const qconv_kernel *other = nullptr;  // an allowed kernel of another kind of device
 };
 
+const char *device_name(DeviceKind kind) {
+    return kind == DeviceKind::Cuda ? "CUDA" : kind == DeviceKind::OpenCl ? "OpenCL" : "this CPU";
+}
+
 [[noreturn]] void throw_no_kernel(const qconv_layer_config &config, qconv_op op, const Forced &forced,
-                                  const Search &search, CpuFeatures features) {
+                                  const Search &search, CpuFeatures features, DeviceKind device) {
     if (search.registered == 0) {
         throw Error(
             QCONV_NO_KERNEL,
@@ -167,6 +173,12 @@ struct Search {
         const std::string what = forced.any() ? std::string(field.name) + " is \"" + field.value + "\"; " : "";
         throw Error(QCONV_NO_KERNEL, what + "none of the " + count + " registered kernels is a " + kernels +
                                          (forced.any() ? " of that name and target" : ""));
+    }
+    if (search.unfit == nullptr && search.barred == nullptr) {
+        throw Error(QCONV_NO_KERNEL, "none of the " + count + " registered kernels is a " + kernels + " for " +
+                                         device_name(device) + "; " + full_name(*search.other) + " is for " +
+                                         device_name(find_target(search.other->target)->device) +
+                                         (device == DeviceKind::Cpu ? " (qconv_layer_create_on)" : ""));
     }
     if (search.barred != nullptr) {
         const std::string missing = missing_feature(*find_target(search.barred->target), features);
@@ -253,7 +265,8 @@ bool specialised(const qconv_kernel &kernel) {
     return kernel.in_channels != 0;
 }
 
-const qconv_kernel &select_kernel(const qconv_layer_config &config, qconv_op op, CpuFeatures features) {
+const qconv_kernel &select_kernel(const qconv_layer_config &config, qconv_op op, CpuFeatures features,
+                                  DeviceKind device) {
     Registry &shared = registry();
     const std::shared_lock lock(shared.mutex);
     const Forced forced(forced_field(config, op).value);
@@ -263,6 +276,10 @@ const qconv_kernel &select_kernel(const qconv_layer_config &config, qconv_op op,
     for (const qconv_kernel *kernel : shared.rows) {
         if (kernel->op != op || !forced.allows(*kernel)) continue;
         ++search.allowed;
+        if (find_target(kernel->target)->device != device) {
+            search.other = kernel;
+            continue;
+        }
         const double cost = mismatch(*kernel, config) == nullptr ? estimate_cost(*kernel, config) : INFINITY;
         if (!std::isfinite(cost)) {
             search.unfit = kernel;
@@ -277,7 +294,7 @@ const qconv_kernel &select_kernel(const qconv_layer_config &config, qconv_op op,
         best = kernel;
         best_rank = rank;
     }
-    if (best == nullptr) throw_no_kernel(config, op, forced, search, features);
+    if (best == nullptr) throw_no_kernel(config, op, forced, search, features, device);
     return *best;
 }
 

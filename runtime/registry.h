@@ -22,9 +22,11 @@ const qconv_kernel *kernel_at(std::size_t index);
 /// Whether the kernel was compiled for one layer's shape.
 bool specialised(const qconv_kernel &kernel);
 
-/// The kernel of one op for a checked configuration whose directions include it: what the configuration forces for that
+/// The kernel of one op for a checked configuration whose directions include it, among those for CPUs or for one kind
+/// of device: what the configuration forces for that
 /// direction ("NAME", "NAME@TARGET" or "@TARGET"), else specialised before generic, then the preferred target, then the
 /// least estimated cost. Throws when there is none.
-const qconv_kernel &select_kernel(const qconv_layer_config &config, qconv_op op, CpuFeatures features);
+const qconv_kernel &select_kernel(const qconv_layer_config &config, qconv_op op, CpuFeatures features,
+                                  DeviceKind device = DeviceKind::Cpu);
 
 } // namespace qconv

@@ -86,6 +86,7 @@ std::size_t qconv_layer::training_workspace_size(std::int64_t batch, std::int64_
 
 void qconv_layer::forward_training(const float *x, std::int64_t batch, std::int64_t width, float *y, void *state,
                                    std::size_t state_bytes, qconv::Workspace workspace) const {
+    require_place(false);
     const qconv::Plan plan = forward_plan(batch, width);
     if (batch == 0) return;
     qconv::require_pointer(x, "x");
@@ -111,6 +112,7 @@ void qconv_layer::save_state(const qconv::Plan &plan, const float *x, std::int64
 void qconv_layer::backward(const float *x, qconv::StateView state, const float *grad_output, std::int64_t batch,
                            std::int64_t width, const qconv::GradientPointers &gradients,
                            qconv::Workspace workspace) const {
+    require_place(false);
     qconv::check_batch(batch);
     (void)largest_batch(width);
     if (gradients.input != nullptr) require_direction(QCONV_GRAD_INPUT, "grad_input");

@@ -10,6 +10,8 @@
 
 namespace qconv {
 
+struct DeviceCall;
+
 /// Scratch that one task of a kernel keeps for each of its input positions.
 std::int64_t scratch_per_position(const qconv_kernel &kernel, const qconv_layer_config &config);
 
@@ -37,6 +39,10 @@ public:
     static CallContext *from(void *user_context) noexcept;
 
     int workers() const { return workers_; }
+
+    /// Where a call on a device runs; NULL on the CPU.
+    const DeviceCall *device() const { return device_; }
+    void set_device(const DeviceCall *device) { device_ = device; }
 
     /// Scratch for a kernel. Out of the slab if it has room, else from the allocator, which counts as a fallback. NULL
     /// when that fails too.
@@ -74,6 +80,7 @@ private:
     std::size_t slab_bytes_;
     int workers_;
     CallContext *previous_call_;
+    const DeviceCall *device_ = nullptr;
     std::atomic<bool> failed_{false};
     std::array<char, 512> error_;
 };

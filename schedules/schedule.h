@@ -16,6 +16,12 @@ struct OutputStages {
     Halide::Expr tile_width; ///< output positions per task
     int width_block = 1;     ///< output positions computed together
 
+    /// Above 1: sums over positions have the Var in_warp, the position within `warp` neighbours, one to a thread; and y
+    /// has one update, which makes the edges too, over the warps of a tile (strip), their threads and the tiles.
+    int warp = 1;
+    Halide::Var in_warp;
+    Halide::RVar strip, thread, tile;
+
     /// Input stages in order of computation, indexed by padded position p (or p and stride phase) first: quantized,
     /// packed, joined, split by phase. Each is wanted once per task.
     std::vector<Halide::Func> input;
@@ -31,12 +37,18 @@ struct OutputStages {
     Halide::Var element;
 };
 
+/// The reduction variables of one update definition.
+struct Sums {
+    Halide::RVar taps, rows;
+};
+
 /// A forward convolution by multiply-accumulate, popcount or dot product.
 struct ForwardStages : OutputStages {
     int out_block = 1; ///< output channels computed together; o of acc is padded up to it
-    /// The reduction: acc(w, o, g, n), one update. `taps` and `rows` are its reduction variables.
+    /// The reduction: acc(w, o, g, n), one update over `taps` and `rows`, then those of more_sums (of the leftovers).
     Halide::Func acc;
     Halide::RVar taps, rows;
+    std::vector<Sums> more_sums;
     /// Set where acc also sums the elements of a word: the reduction of a dot-product instruction.
     Halide::RVar dot;
     bool has_dot = false;
@@ -71,13 +83,17 @@ struct LookupStages : OutputStages {
 
 /// What grad_input has on every path. One task: one batch entry, one group, tile_width columns in all their phases.
 struct GradInputStages {
-    /// grad_input(phase, column, c, g, n): pure with unit stride; else one update, over result_phase and result_column.
+    /// grad_input(phase, column, c, g, n): pure if unit_stride; else one update, over result_phase and result_column.
     Halide::Func grad_input;
     bool unit_stride = false;
     Halide::RVar result_phase, result_column;
     Halide::Var i, c, g, n, p, o;
     Halide::Expr tile_width; ///< columns per task
     int width_block = 1;     ///< columns computed together
+    /// As in OutputStages; above 1, grad_input has such an update, over result_phase as well.
+    int warp = 1;
+    Halide::Var in_warp;
+    Halide::RVar strip, thread, tile;
     /// padded(p, o, g, n): wanted once per task.
     Halide::Func padded;
     /// factor(column, phase, c, g, n) and, with unit stride, passes(i, c, g, n), its bytes from words of 32 positions:
@@ -185,6 +201,7 @@ public:
 /// One file each.
 const Schedules &x86();
 const Schedules &arm();
+const Schedules &gpu();
 
 /// The schedules of the target's architecture; throws std::invalid_argument where there are none.
 const Schedules &schedules_for(const Halide::Target &target);

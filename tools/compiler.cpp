@@ -1,5 +1,6 @@
 #include "tools/compiler.h"
 
+#include <Halide.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -162,7 +163,9 @@ std::string header_file(const CompileOptions &options, const TargetInfo &target)
 }
 
 std::string runtime_file(const TargetInfo &target) {
-    return archive_file("qconv_halide_runtime_" + platform(target), target);
+    // A program takes one: that with GPU support serves the CPU's kernels too.
+    const std::string gpu = Halide::Target(target.halide).has_gpu_feature() ? "_gpu" : "";
+    return archive_file("qconv_halide_runtime_" + platform(target) + gpu, target);
 }
 
 Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptions &options, const fs::path &folder) {

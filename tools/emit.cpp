@@ -43,6 +43,34 @@ int32_t int_param(const KernelRow &row, const std::string &key, int32_t missing)
     return std::stoi(found->second);
 }
 
+/// OpenCL has popcount as a builtin function; Halide's back end calls one that it does not define.
+class PopcountBuiltin : public Halide::Internal::IRMutator {
+    using Halide::Internal::IRMutator::visit;
+    Halide::Expr visit(const Halide::Internal::Call *op) override {
+        using Halide::Internal::Call;
+        if (!op->is_intrinsic(Call::popcount)) return IRMutator::visit(op);
+        return Call::make(op->type, "popcount", {mutate(op->args[0])}, Call::PureExtern);
+    }
+};
+
+/// As AbstractGenerator::build_module, which has no place for passes of our own.
+Halide::Module build_module(Halide::Internal::AbstractGenerator &generator, const std::string &function_name,
+                            const Halide::Target &target) {
+    using namespace Halide::Internal;
+    Halide::Pipeline pipeline = generator.build_pipeline();
+    if (target.has_feature(Halide::Target::OpenCL)) pipeline.add_custom_lowering_pass(new PopcountBuiltin);
+    std::vector<Halide::Argument> arguments;
+    for (const AbstractGenerator::ArgInfo &info : generator.arginfos()) {
+        if (info.dir != ArgInfoDirection::Input) continue;
+        for (const Halide::Parameter &p : generator.input_parameter(info.name)) {
+            arguments.emplace_back(p.name(),
+                                   p.is_buffer() ? Halide::Argument::InputBuffer : Halide::Argument::InputScalar,
+                                   p.type(), p.dimensions(), p.get_argument_estimates());
+        }
+    }
+    return pipeline.compile_to_module(arguments, function_name, target, Halide::LinkageType::ExternalPlusMetadata);
+}
+
 KernelRow parse_row(const nlohmann::json &json) {
     KernelRow row{};
     row.name = json.at("name").get<std::string>();
@@ -93,12 +121,13 @@ namespace {
 void emit(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
           const std::string &function_name, Halide::OutputFileType type, const std::filesystem::path &file) {
     using Halide::Target;
-    // The runtime validates sizes once per layer, so that kernels need not on every call.
-    const Target target = Target(halide_target)
-                              .with_feature(Target::UserContext)
-                              .with_feature(Target::NoRuntime)
-                              .with_feature(Target::NoAsserts)
-                              .with_feature(Target::NoBoundsQuery);
+    Target target = Target(halide_target)
+                        .with_feature(Target::UserContext)
+                        .with_feature(Target::NoRuntime)
+                        .with_feature(Target::NoBoundsQuery);
+    // The runtime validates sizes once per layer, so that kernels need not on every call. On a GPU the same checks see
+    // to what a launch or an allocation returns.
+    if (!target.has_gpu_feature()) target.set_feature(Target::NoAsserts);
     std::map<std::string, std::string> params = row.params;
     // Saving the state depends on no shape.
     if (shape.in_channels > 0 && row.layout.op != QCONV_OP_SAVE_STATE) {
@@ -117,7 +146,7 @@ void emit(const KernelRow &row, const std::string &halide_target, const ShapeCon
         const auto generator =
             Halide::Internal::GeneratorRegistry::create(row.generator, Halide::GeneratorContext(target));
         generator->set_generatorparam_values(params);
-        generator->build_module(function_name).compile({{type, file.string()}});
+        build_module(*generator, function_name, target).compile({{type, file.string()}});
     });
 }
 
@@ -136,7 +165,10 @@ void emit_loop_nest(const KernelRow &row, const std::string &halide_target, cons
 void emit_halide_runtime(const std::string &halide_target, const std::filesystem::path &object_file) {
     using Halide::Target;
     const Target full(halide_target);
-    const Target bare(full.os, full.arch, full.bits, std::vector<Target::Feature>{Target::UserContext});
+    std::vector<Target::Feature> features{Target::UserContext};
+    // One runtime serves both kinds of GPU, so that a program needs no other.
+    if (full.has_gpu_feature()) features.insert(features.end(), {Target::CUDA, Target::OpenCL});
+    const Target bare(full.os, full.arch, full.bits, features);
     translating_errors([&] { Halide::compile_standalone_runtime(object_file.string(), bare); });
 }
 

@@ -38,7 +38,8 @@ void emit_kernel(const KernelRow &row, const std::string &halide_target, const S
 void emit_loop_nest(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
                     const std::string &function_name, const std::filesystem::path &html_file);
 
-/// Writes Halide's runtime for an operating system and architecture (CPU features of the target are ignored).
+/// Writes Halide's runtime for an operating system and architecture (CPU features of the target are ignored); for a GPU
+/// target the one that knows CUDA and OpenCL.
 void emit_halide_runtime(const std::string &halide_target, const std::filesystem::path &object_file);
 
 } // namespace qconv

@@ -15,7 +15,7 @@ namespace qconv::tools {
 namespace {
 
 struct EmitOptions {
-    std::string list, kernel, target, function, output;
+    std::string list, kernel, target, function, output, kind = "generic";
     std::vector<std::string> targets;
     std::vector<int64_t> shape;
 };
@@ -87,10 +87,12 @@ void add_emit_table_command(CLI::App &app, const char *name) {
     CLI::App *command = app.add_subcommand(name, "Write the registration table of all generic kernels");
     command->add_option("--list", options->list, "The kernel list")->required();
     command->add_option("--targets", options->targets, "Targets whose kernels are in the build")->required();
+    command->add_option("--kind", options->kind, "Part of the function's name: qconv_register_KIND_kernels")
+        ->capture_default_str();
     command->add_option("-o,--output", options->output, "C++ file")->required();
     command->callback([options] {
         const std::vector<KernelRow> list = parse_kernel_list(read_text(options->list));
-        write_atomically(options->output, generic_table_source(list, options->targets));
+        write_atomically(options->output, generic_table_source(list, options->targets, options->kind));
     });
 }
 

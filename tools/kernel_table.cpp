@@ -70,7 +70,8 @@ std::string generic_function_name(const std::string &kernel, const std::string &
     return fmt::format("qconv_{}_{}", kernel, target);
 }
 
-std::string generic_table_source(const std::vector<KernelRow> &list, const std::vector<std::string> &targets) {
+std::string generic_table_source(const std::vector<KernelRow> &list, const std::vector<std::string> &targets,
+                                 const std::string &kind) {
     std::vector<TableRow> rows;
     for (const KernelRow &row : list) {
         for (const std::string &target : row.targets) {
@@ -78,18 +79,19 @@ std::string generic_table_source(const std::vector<KernelRow> &list, const std::
             rows.push_back({row.name, target, generic_function_name(row.name, target), row.layout, {}});
         }
     }
-    return "// Generic kernels, one row a kernel and target. Made by qconvc-emit from kernels.json.\n"
-           "#include \"qconv/qconv.h\"\n\n"
-           "extern \"C\" {\n" +
-           kernel_declarations(rows) + "}\n\n" + kernel_rows(rows, "") +
-           "\n// For tools that want some of the rows only.\n"
-           "extern \"C\" const qconv_kernel *qconv_generic_kernels(size_t *count) {\n"
-           "    *count = sizeof rows / sizeof rows[0];\n"
-           "    return rows;\n"
-           "}\n\n"
-           "extern \"C\" qconv_status qconv_register_generic_kernels(void) {\n"
-           "    return qconv_register_kernels(rows, sizeof rows / sizeof rows[0]);\n"
-           "}\n";
+    return fmt::format(
+        "// Kernels of any shape, one row a kernel and target. Made by qconvc-emit from kernels.json.\n"
+        "#include \"qconv/qconv.h\"\n\n"
+        "extern \"C\" {{\n{}}}\n\n{}"
+        "\n// For tools that want some of the rows only.\n"
+        "extern \"C\" const qconv_kernel *qconv_{kind}_kernels(size_t *count) {{\n"
+        "    *count = sizeof rows / sizeof rows[0];\n"
+        "    return rows;\n"
+        "}}\n\n"
+        "extern \"C\" qconv_status qconv_register_{kind}_kernels(void) {{\n"
+        "    return qconv_register_kernels(rows, sizeof rows / sizeof rows[0]);\n"
+        "}}\n",
+        kernel_declarations(rows), kernel_rows(rows, ""), fmt::arg("kind", kind));
 }
 
 } // namespace qconv::tools

@@ -21,8 +21,10 @@ std::string kernel_declarations(const std::vector<TableRow> &rows);
 /// `static const qconv_kernel rows[] = {...};`, valid C99 and C++20, indented by `indent`.
 std::string kernel_rows(const std::vector<TableRow> &rows, const std::string &indent);
 
-/// The translation unit behind qconv_register_generic_kernels(): the kernels of these targets.
-std::string generic_table_source(const std::vector<KernelRow> &list, const std::vector<std::string> &targets);
+/// The translation unit behind qconv_register_KIND_kernels(), KIND being "generic" or "gpu": the kernels of these
+/// targets.
+std::string generic_table_source(const std::vector<KernelRow> &list, const std::vector<std::string> &targets,
+                                 const std::string &kind);
 
 /// The name under which the build emits a generic kernel.
 std::string generic_function_name(const std::string &kernel, const std::string &target);

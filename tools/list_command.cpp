@@ -20,10 +20,14 @@ using Json = nlohmann::ordered_json;
 
 Json targets_json() {
     Json list = Json::array();
-    for (const TargetInfo &target : known_targets()) {
-        const std::string missing = missing_cpu_feature(target);
-        list.push_back(
-            {{"name", target.name}, {"halide", target.halide}, {"supported", missing.empty()}, {"missing", missing}});
+    for (const std::vector<TargetInfo> *targets : {&known_targets(), &known_device_targets()}) {
+        for (const TargetInfo &target : *targets) {
+            const std::string missing = missing_cpu_feature(target);
+            list.push_back({{"name", target.name},
+                            {"halide", target.halide},
+                            {"supported", missing.empty()},
+                            {"missing", missing}});
+        }
     }
     return list;
 }

@@ -31,6 +31,8 @@ std::string first_tokens(const std::string &dashed, int count) {
     std::vector<std::string> names;
     for (const TargetInfo &target : known_targets())
         names.push_back(target.name);
+    for (const TargetInfo &target : known_device_targets())
+        names.push_back(target.name);
     std::vector<std::string> known = {"host", "all"};
     known.insert(known.end(), names.begin(), names.end());
     throw InputError(
@@ -80,9 +82,21 @@ const std::vector<TargetInfo> &known_targets() {
     return targets;
 }
 
+const std::vector<TargetInfo> &known_device_targets() {
+    static const std::vector<TargetInfo> targets = [] {
+        std::vector<TargetInfo> list;
+        for (const KernelTarget &target : device_targets())
+            list.push_back({target.name, target.halide_target, target.name});
+        return list;
+    }();
+    return targets;
+}
+
 TargetInfo find_target(const std::string &text) {
-    for (const TargetInfo &target : known_targets()) {
-        if (target.name == text || target.halide == text) return target;
+    for (const std::vector<TargetInfo> *list : {&known_targets(), &known_device_targets()}) {
+        for (const TargetInfo &target : *list) {
+            if (target.name == text || target.halide == text) return target;
+        }
     }
     if (!Target::validate_target_string(text)) throw_unknown(text);
     return find_family(text);

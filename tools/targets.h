@@ -12,8 +12,10 @@ struct TargetInfo {
     std::string label;  // in file and symbol names: the name, and the operating system where it is not Linux
 };
 
-/// Of one architecture after the other, from the least to the most demanding.
+/// Of CPUs, one architecture after the other, from the least to the most demanding.
 const std::vector<TargetInfo> &known_targets();
+/// Of GPUs.
+const std::vector<TargetInfo> &known_device_targets();
 
 /// Resolves a short name or a Halide target string: the most demanding target of its architecture whose last feature it
 /// names, on its operating system. Throws InputError for others, and for features beyond that target's.

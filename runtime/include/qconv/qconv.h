@@ -28,7 +28,9 @@ typedef enum qconv_status {
     QCONV_UNSUPPORTED_CPU = 3,  /* a forced kernel needs CPU features that are missing */
     QCONV_OUT_OF_MEMORY = 4,
     QCONV_WORKSPACE_TOO_SMALL = 5,
-    QCONV_INTERNAL = 6 /* a kernel or an invariant failed: a defect, please report it */
+    QCONV_INTERNAL = 6,  /* a kernel or an invariant failed: a defect, please report it */
+    QCONV_NO_DEVICE = 7, /* no GPU of that kind can be used here: no driver, an old one, no GPU, or no support linked */
+    QCONV_DEVICE_FAILED = 8 /* the GPU or its driver reported a failure */
 } qconv_status;
 
 /* Text of the last failure on this thread; "" when there was none. Valid until the next qconv call on this thread. */
@@ -184,6 +186,40 @@ qconv_status qconv_layer_backward(const qconv_layer *layer, const float *x, cons
                                   const float *grad_output, int64_t batch, int64_t width, float *grad_input,
                                   float *grad_weight, float *grad_bias, void *workspace, size_t workspace_bytes);
 
+/* ---- layers on a GPU ------------------------------------------------------------------------------------------ */
+
+/* A CUDA or OpenCL context that layers live in (docs/gpu.md). Needs kernels of target "cuda" or "opencl", and the
+ * Halide runtime with GPU support in place of the plain one. Where there is no driver, opening fails with
+ * QCONV_NO_DEVICE and a reason; nothing else changes. Every function may be called from several threads at once. */
+typedef struct qconv_device qconv_device;
+
+/* context: a CUcontext, or NULL for the primary context of GPU `ordinal` (what PyTorch and the CUDA runtime use). Needs
+ * compute capability 8.0 or higher. */
+qconv_status qconv_device_open_cuda(int ordinal, void *context, qconv_device **device);
+/* context: a cl_context; queue: a cl_command_queue of it. Both must outlive the device. */
+qconv_status qconv_device_open_opencl(void *context, void *queue, qconv_device **device);
+/* Layers keep what they need of it. NULL is fine. */
+void qconv_device_close(qconv_device *device);
+
+/* As qconv_layer_create, on a device: quantizes and packs on the CPU, then uploads, once. weight and bias are host
+ * memory. Its kernels come from those registered for the device's target. qconv_layer_set_weights works as before, and
+ * waits for the upload; work that still reads the old weights must have finished. Not on a device: weightdorefa as
+ * input quantizer, and grad_bias. */
+qconv_status qconv_layer_create_on(qconv_device *device, const qconv_layer_config *config, const float *weight,
+                                   const float *bias, qconv_layer **layer);
+
+/* As the functions of the same name without _on, for a layer on a device. Tensors and states are in device memory
+ * (CUDA: addresses; OpenCL: cl_mem), and are neither copied nor waited for: the work is put on `stream` (CUDA: a
+ * CUstream, NULL for the default stream; OpenCL: a cl_command_queue, NULL for the device's) and the call returns. A
+ * host address given to CUDA is an error. At most 2^31 - 1 elements a tensor; backward needs a batch of at least 1. */
+qconv_status qconv_layer_forward_on(const qconv_layer *layer, const void *x, int64_t batch, int64_t width, void *y,
+                                    void *stream);
+qconv_status qconv_layer_forward_training_on(const qconv_layer *layer, const void *x, int64_t batch, int64_t width,
+                                             void *y, void *state, size_t state_bytes, void *stream);
+qconv_status qconv_layer_backward_on(const qconv_layer *layer, const void *x, const void *state, size_t state_bytes,
+                                     const void *grad_output, int64_t batch, int64_t width, void *grad_input,
+                                     void *grad_weight, void *stream);
+
 /* ---- registry -------------------------------------------------------------------------------------------------- */
 
 typedef enum qconv_path {
@@ -205,7 +241,7 @@ typedef enum qconv_op {
 /* One compiled kernel. The layout fields say how weights must be packed for it (runtime/include/qconv/layout.h). */
 typedef struct qconv_kernel {
     const char *name;   /* unique within a target: see docs/names.md */
-    const char *target; /* "avx2", "arm64", ...: docs/names.md */
+    const char *target; /* "avx2", "arm64", "cuda", ...: docs/names.md */
     qconv_op op;
     qconv_path path;
     int (*call)(void **arguments); /* Halide's argv entry */
@@ -234,6 +270,8 @@ typedef struct qconv_kernel {
 qconv_status qconv_register_kernels(const qconv_kernel *rows, size_t count);
 /* Registers the generic kernels of every target this library was built with (link qconv_kernels). */
 qconv_status qconv_register_generic_kernels(void);
+/* Registers those of the GPU targets it was built with (link qconv_gpu_kernels and the runtime with GPU support). */
+qconv_status qconv_register_gpu_kernels(void);
 size_t qconv_kernel_count(void);
 const qconv_kernel *qconv_kernel_at(size_t index); /* NULL past the end */
 const char *qconv_path_name(qconv_path path);      /* "b1b1", ... */
@@ -242,7 +280,7 @@ const char *qconv_op_name(qconv_op op);            /* "forward", "grad_input", "
 /* ---- process settings ------------------------------------------------------------------------------------------ */
 
 /* Nonzero if this CPU and operating system run kernels of that target; *missing (may be NULL) names the first feature
- * that is absent, "" if none. An unknown target name gives 0. */
+ * that is absent, "" if none. Of a GPU target it says why no GPU can be used. An unknown target name gives 0. */
 int qconv_cpu_supports(const char *target, const char **missing);
 
 /* Threads that one call may use. Default: the size of the calling process's affinity mask. 1..1024. */

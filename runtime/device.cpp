@@ -1,0 +1,209 @@
+#include "device.h"
+
+#include <mutex>
+#include <string>
+
+#include "config.h"
+#include "cuda_driver.h"
+#include "errors.h"
+#include "memory.h"
+#include "threads.h"
+#include "workspace.h"
+
+// Present where the Halide runtime with GPU support is linked.
+extern "C" {
+[[gnu::weak]] const halide_device_interface_t *halide_cuda_device_interface();
+[[gnu::weak]] const halide_device_interface_t *halide_opencl_device_interface();
+using CudaAcquireContext = int (*)(void *, void **, bool);
+using CudaGetStream = int (*)(void *, void *, void **);
+[[gnu::weak]] CudaAcquireContext halide_set_cuda_acquire_context(CudaAcquireContext handler);
+[[gnu::weak]] CudaGetStream halide_set_cuda_get_stream(CudaGetStream handler);
+
+// Halide's runtime calls these; their definitions here take the place of its own, which are weak.
+int halide_acquire_cl_context(void *user_context, void **context, void **queue, bool create);
+int halide_release_cl_context(void *user_context);
+}
+
+namespace qconv {
+namespace {
+
+CudaAcquireContext default_acquire_context = nullptr;
+CudaGetStream default_get_stream = nullptr;
+
+const DeviceCall *call_of(void *user_context) {
+    const CallContext *context = CallContext::from(user_context);
+    return context == nullptr ? nullptr : context->device();
+}
+
+int acquire_cuda_context(void *user_context, void **context, bool create) {
+    const DeviceCall *call = call_of(user_context);
+    if (call == nullptr) return default_acquire_context(user_context, context, create);
+    *context = call->device->context();
+    return halide_error_code_success;
+}
+
+int get_cuda_stream(void *user_context, void *context, void **stream) {
+    const DeviceCall *call = call_of(user_context);
+    if (call == nullptr) return default_get_stream(user_context, context, stream);
+    *stream = call->stream;
+    return halide_error_code_success;
+}
+
+// Halide wants one call at a time between acquire and release: OpenCL kernels are set up in several steps.
+std::mutex opencl_mutex;
+
+/// A CallContext without scratch, for what goes on outside of kernels.
+class BareCall {
+public:
+    explicit BareCall(const DeviceCall &call) : context_(memory_, slab_bytes(0), 1) { context_.set_device(&call); }
+    CallContext *context() { return &context_; }
+
+private:
+    alignas(memory_alignment) std::byte memory_[1024];
+    CallContext context_;
+};
+
+std::string unlinked(const char *kind) {
+    return std::string("this program is linked with the Halide runtime that has no ") + kind + " support";
+}
+
+} // namespace
+
+void throw_device_failure(const std::string &what, const char *error) {
+    const std::string text(error);
+    const bool memory = text.find("OUT_OF_MEMORY") != std::string::npos ||
+                        text.find("OUT_OF_RESOURCES") != std::string::npos ||
+                        text.find("ALLOCATION_FAILURE") != std::string::npos;
+    throw Error(memory ? QCONV_OUT_OF_MEMORY : QCONV_DEVICE_FAILED, what + ": " + text);
+}
+
+const char *device_unavailable(DeviceKind kind) {
+    static const std::string no_cuda = unlinked("CUDA"), no_opencl = unlinked("OpenCL");
+    switch (kind) {
+        case DeviceKind::Cpu:
+            break;
+        case DeviceKind::Cuda:
+            return halide_cuda_device_interface == nullptr ? no_cuda.c_str() : cuda_unavailable();
+        case DeviceKind::OpenCl:
+            return halide_opencl_device_interface == nullptr ? no_opencl.c_str() : "";
+    }
+    return "";
+}
+
+void install_device_hooks() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        // Scratch that kernels allocate on the device is kept for the next call on the same stream.
+        halide_reuse_device_allocations(nullptr, true);
+        if (halide_set_cuda_acquire_context == nullptr) return;
+        default_acquire_context = halide_set_cuda_acquire_context(acquire_cuda_context);
+        default_get_stream = halide_set_cuda_get_stream(get_cuda_stream);
+    });
+}
+
+std::shared_ptr<Device> Device::open_cuda(int ordinal, void *context) {
+    if (const char *why = device_unavailable(DeviceKind::Cuda); *why != '\0') {
+        throw Error(QCONV_NO_DEVICE, std::string("CUDA cannot be used: ") + why);
+    }
+    const CudaDriver &driver = cuda_driver();
+    const auto require = [&driver](int error, const char *what) {
+        if (error != 0) throw Error(QCONV_DEVICE_FAILED, std::string(what) + " failed: " + driver.describe(error));
+    };
+    install_device_hooks();
+    std::shared_ptr<Device> device(new Device(DeviceKind::Cuda, context, nullptr, halide_cuda_device_interface()));
+    int number = 0;
+    if (context != nullptr) {
+        void *popped = nullptr;
+        require(driver.push_current(context), "cuCtxPushCurrent");
+        const int error = driver.current_device(&number);
+        driver.pop_current(&popped);
+        require(error, "cuCtxGetDevice");
+        require_compute_capability(driver, number);
+        return device;
+    }
+    int count = 0;
+    require(driver.device_count(&count), "cuDeviceGetCount");
+    if (ordinal < 0 || ordinal >= count) {
+        throw_invalid("ordinal", std::to_string(ordinal), "this machine has " + std::to_string(count) + " CUDA GPUs");
+    }
+    require(driver.device_get(&number, ordinal), "cuDeviceGet");
+    require_compute_capability(driver, number);
+    require(driver.primary_retain(&device->context_, number), "cuDevicePrimaryCtxRetain");
+    device->retained_ = number;
+    return device;
+}
+
+std::shared_ptr<Device> Device::open_opencl(void *context, void *queue) {
+    if (const char *why = device_unavailable(DeviceKind::OpenCl); *why != '\0') {
+        throw Error(QCONV_NO_DEVICE, std::string("OpenCL cannot be used: ") + why);
+    }
+    qconv::require_pointer(context, "context");
+    qconv::require_pointer(queue, "queue");
+    install_device_hooks();
+    return std::shared_ptr<Device>(new Device(DeviceKind::OpenCl, context, queue, halide_opencl_device_interface()));
+}
+
+Device::~Device() {
+    if (retained_ >= 0) cuda_driver().primary_release(retained_);
+}
+
+void Device::require_pointer(const void *pointer, const char *name) const {
+    qconv::require_pointer(pointer, name);
+    if (kind_ == DeviceKind::Cuda) require_cuda_pointer(pointer, name);
+}
+
+void DeviceArray::upload(const std::shared_ptr<const Device> &device, const void *host, std::size_t bytes) {
+    if (bytes > static_cast<std::size_t>(max_elements)) {
+        throw Error(QCONV_INVALID_ARGUMENT, "the packed weights take " + std::to_string(bytes) +
+                                                " bytes; on a device at most " + std::to_string(max_elements));
+    }
+    if (device_ != device || dim_.extent != static_cast<std::int32_t>(bytes)) clear();
+    device_ = device;
+    const DeviceCall call{device.get(), device->stream(), {}};
+    BareCall bare(call);
+    dim_ = {0, static_cast<std::int32_t>(bytes), 1};
+    buffer_.type = halide_type_t(halide_type_uint, 8);
+    buffer_.dimensions = 1;
+    buffer_.dim = &dim_;
+    buffer_.host = static_cast<std::uint8_t *>(const_cast<void *>(host));
+    buffer_.set_host_dirty();
+    int code = halide_copy_to_device(bare.context(), &buffer_, device->interface());
+    if (code == 0) code = halide_device_sync(bare.context(), &buffer_);
+    buffer_.host = nullptr;
+    if (code != 0) throw_device_failure("uploading the weights", bare.context()->error());
+    host_ = host;
+}
+
+void DeviceArray::clear() noexcept {
+    host_ = nullptr;
+    if (buffer_.device == 0) return;
+    const DeviceCall call{device_.get(), device_->stream(), {}};
+    BareCall bare(call);
+    halide_device_free(bare.context(), &buffer_);
+}
+
+std::uint64_t DeviceCall::uploaded(const void *host) const {
+    for (const DeviceArray &array : arrays) {
+        if (array.handle() != 0 && (host == nullptr || array.host() == host)) return array.handle();
+    }
+    return 0;
+}
+
+} // namespace qconv
+
+int halide_acquire_cl_context(void *user_context, void **context, void **queue, bool) {
+    qconv::opencl_mutex.lock();
+    const qconv::DeviceCall *call = qconv::call_of(user_context);
+    if (call == nullptr) {
+        *context = *queue = nullptr;
+        return halide_error_code_success;
+    }
+    *context = call->device->context();
+    *queue = call->stream;
+    return halide_error_code_success;
+}
+
+int halide_release_cl_context(void *) {
+    qconv::opencl_mutex.unlock();
+    return halide_error_code_success;
+}

@@ -1,0 +1,169 @@
+// Layers on a device: what is uploaded, and the calls on device memory.
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "backward.h"
+#include "device.h"
+#include "errors.h"
+#include "forward.h"
+#include "layer.h"
+#include "qconv/layout.h"
+#include "workspace.h"
+
+namespace qconv {
+namespace {
+
+// Outputs that a grad_weight kernel sums in one piece, where it sums several pieces side by side.
+constexpr std::int64_t summed_outputs = 2048;
+
+// For buffers that a kernel gets and does not read.
+alignas(memory_alignment) const std::array<std::byte, memory_alignment> unread{};
+
+/// A call's context: kernels of a device take no scratch of the host beyond what they find in here.
+class OnDevice {
+public:
+    explicit OnDevice(const DeviceCall &call) : context_(memory_, slab_bytes(scratch), 1) {
+        context_.set_device(&call);
+    }
+    CallContext &context() { return context_; }
+
+private:
+    static constexpr std::size_t scratch = 512;
+    alignas(memory_alignment) std::byte memory_[1024];
+    CallContext context_;
+};
+
+} // namespace
+} // namespace qconv
+
+void qconv_layer::require_place(bool on_device) const {
+    if ((device_ != nullptr) == on_device) return;
+    throw qconv::Error(QCONV_INVALID_ARGUMENT,
+                       on_device ? "the layer is on the CPU: call the function of this name without _on, or create "
+                                   "it with qconv_layer_create_on"
+                                 : "the layer is on a device: call the function of this name with _on");
+}
+
+void qconv_layer::check_device_batch(std::int64_t batch, std::int64_t width) const {
+    qconv::check_batch(batch);
+    const std::int64_t largest = largest_batch(width);
+    if (batch <= largest) return;
+    qconv::throw_invalid("batch", std::to_string(batch),
+                         "on a device, at this width, it must be at most " + std::to_string(largest));
+}
+
+void qconv_layer::upload() {
+    std::size_t next = 0;
+    const auto put = [&](const void *host, std::size_t bytes) {
+        if (bytes > 0) arrays_[next++].upload(device_, host, bytes);
+    };
+    put(qconv::unread.data(), qconv::unread.size());
+    for (const qconv::Memory *memory :
+         {&forward_weight_.weight, &forward_weight_.offset, &forward_weight_.edge, &grad_input_weight_.weight,
+          &grad_input_weight_.taps.shift, &grad_input_weight_.taps.phase_start, &float_weight_}) {
+        put(memory->data(), memory->bytes());
+    }
+}
+
+qconv::DeviceCall qconv_layer::device_call(void *stream) const {
+    return {device_.get(), stream == nullptr ? device_->stream() : stream, arrays_};
+}
+
+// Blocks of threads cut a call up; of the plan only the sizes matter.
+qconv::Plan qconv_layer::device_plan(std::int64_t width) const {
+    return {
+        .width_out = width_out(width), .tile_width = op_kernel(QCONV_OP_FORWARD).width_block, .workers = 1, .slab = 0};
+}
+
+void qconv_layer::forward_on(const void *x, std::int64_t batch, std::int64_t width, void *y, void *stream) const {
+    require_place(true);
+    require_direction(QCONV_FORWARD, "forward");
+    check_device_batch(batch, width);
+    if (batch == 0) return;
+    device_->require_pointer(x, "x");
+    device_->require_pointer(y, "y");
+    const qconv::DeviceCall call = device_call(stream);
+    qconv::OnDevice on_device(call);
+    const qconv::ForwardInput input{.x = static_cast<const float *>(x),
+                                    .y = static_cast<float *>(y),
+                                    .batch = batch,
+                                    .width = width,
+                                    .divisor = qconv::quantizer_divisor(input_.first, {}),
+                                    .next_divisor = qconv::quantizer_divisor(input_.next, {})};
+    qconv::call_forward(op_kernel(QCONV_OP_FORWARD), config_, forward_weight_, input_, device_plan(width), input,
+                        on_device.context());
+}
+
+void qconv_layer::forward_training_on(const void *x, std::int64_t batch, std::int64_t width, void *y, void *state,
+                                      std::size_t state_bytes, void *stream) const {
+    require_place(true);
+    if (saved() == QCONV_SAVES_STATE && batch > 0) {
+        require_direction(QCONV_FORWARD, "forward");
+        check_device_batch(batch, width);
+        device_->require_pointer(x, "x");
+        device_->require_pointer(state, "state");
+        if (const std::size_t needed = state_size(batch, width); state_bytes < needed) {
+            qconv::throw_invalid("state_bytes", std::to_string(state_bytes),
+                                 "this call needs " + std::to_string(needed));
+        }
+        const qconv::DeviceCall call = device_call(stream);
+        qconv::OnDevice on_device(call);
+        qconv::call_save_state(op_kernel(QCONV_OP_SAVE_STATE), config_, input_, static_cast<const float *>(x), batch,
+                               width, static_cast<std::uint32_t *>(state), on_device.context());
+    }
+    forward_on(x, batch, width, y, stream);
+}
+
+void qconv_layer::backward_on(const void *x, qconv::StateView state, const void *grad_output, std::int64_t batch,
+                              std::int64_t width, void *grad_input, void *grad_weight, void *stream) const {
+    require_place(true);
+    if (grad_input != nullptr) require_direction(QCONV_GRAD_INPUT, "grad_input");
+    if (grad_weight != nullptr) require_direction(QCONV_GRAD_WEIGHT, "grad_weight");
+    if (batch < 1) qconv::throw_invalid("batch", std::to_string(batch), "backward on a device needs at least 1");
+    check_device_batch(batch, width);
+    device_->require_pointer(grad_output, "grad_output");
+    if (saved() == QCONV_SAVES_INPUT) device_->require_pointer(x, "x");
+    if (saved() == QCONV_SAVES_STATE) {
+        device_->require_pointer(state.data, "state");
+        if (const std::size_t needed = state_size(batch, width); state.bytes < needed) {
+            qconv::throw_invalid("state_bytes", std::to_string(state.bytes),
+                                 "this call needs " + std::to_string(needed));
+        }
+    }
+    if (grad_input != nullptr) device_->require_pointer(grad_input, "grad_input");
+    if (grad_weight != nullptr) device_->require_pointer(grad_weight, "grad_weight");
+
+    const qconv::DeviceCall call = device_call(stream);
+    const qconv::BackwardInput input{
+        .x = saved() == QCONV_SAVES_INPUT ? static_cast<const float *>(x) : nullptr,
+        .state = saved() == QCONV_SAVES_STATE ? static_cast<const std::uint32_t *>(state.data) : nullptr,
+        .grad_output = static_cast<const float *>(grad_output),
+        .batch = batch,
+        .width = width};
+    if (grad_input != nullptr) {
+        qconv::OnDevice on_device(call);
+        const qconv_kernel &kernel = op_kernel(QCONV_OP_GRAD_INPUT);
+        const qconv::GradInputPlan plan{.tile_width = kernel.width_block, .workers = 1, .slab = 0};
+        qconv::call_grad_input(kernel, config_, grad_input_weight_, input_, plan, input,
+                               static_cast<float *>(grad_input), on_device.context());
+    }
+    if (grad_weight != nullptr) {
+        qconv::OnDevice on_device(call);
+        const qconv_kernel &kernel = op_kernel(QCONV_OP_GRAD_WEIGHT);
+        qconv::GradWeightPlan plan{};
+        plan.width_out = width_out(width);
+        const std::int64_t blocks = qconv::ceil_div(plan.width_out, kernel.width_block);
+        plan.tile_width = std::min(blocks * kernel.width_block,
+                                   qconv::ceil_div(qconv::summed_outputs, kernel.width_block) * kernel.width_block);
+        plan.tile_channels = std::max(kernel.channel_block, 1);
+        plan.workers = 1;
+        const qconv::GradWeightExtra extra{.divisor = qconv::quantizer_divisor(input_.first, {}),
+                                           .next_divisor = qconv::quantizer_divisor(input_.next, {}),
+                                           .weight = float_weight_.as<float>()};
+        qconv::call_grad_weight(kernel, config_, plan, input, extra, static_cast<float *>(grad_weight),
+                                on_device.context());
+    }
+}
