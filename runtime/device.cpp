@@ -1,5 +1,7 @@
 #include "device.h"
 
+#include <dlfcn.h>
+
 #include <mutex>
 #include <string>
 
@@ -77,17 +79,19 @@ void throw_device_failure(const std::string &what, const char *error) {
     throw Error(memory ? QCONV_OUT_OF_MEMORY : QCONV_DEVICE_FAILED, what + ": " + text);
 }
 
+const char *driver_missing(DeviceKind kind) {
+    static const std::string no_opencl = [] {
+        if (dlopen("libOpenCL.so.1", RTLD_NOW) != nullptr) return std::string();
+        return std::string("no OpenCL is installed (") + dlerror() + ")";
+    }();
+    return kind == DeviceKind::Cuda ? cuda_unavailable() : kind == DeviceKind::OpenCl ? no_opencl.c_str() : "";
+}
+
 const char *device_unavailable(DeviceKind kind) {
     static const std::string no_cuda = unlinked("CUDA"), no_opencl = unlinked("OpenCL");
-    switch (kind) {
-        case DeviceKind::Cpu:
-            break;
-        case DeviceKind::Cuda:
-            return halide_cuda_device_interface == nullptr ? no_cuda.c_str() : cuda_unavailable();
-        case DeviceKind::OpenCl:
-            return halide_opencl_device_interface == nullptr ? no_opencl.c_str() : "";
-    }
-    return "";
+    if (kind == DeviceKind::Cuda && halide_cuda_device_interface == nullptr) return no_cuda.c_str();
+    if (kind == DeviceKind::OpenCl && halide_opencl_device_interface == nullptr) return no_opencl.c_str();
+    return driver_missing(kind);
 }
 
 void install_device_hooks() {

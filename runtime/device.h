@@ -13,7 +13,9 @@
 
 namespace qconv {
 
-/// Why this process cannot run kernels on that kind of device; "" if it can. Looks for a driver the first time.
+/// Why this machine has no such device for kernels to run on; "" if it may. Looks for a driver the first time.
+const char *driver_missing(DeviceKind kind);
+/// Why this process cannot run kernels on that kind of device: as above, or for want of support linked.
 const char *device_unavailable(DeviceKind kind);
 
 class Device {

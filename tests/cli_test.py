@@ -40,7 +40,10 @@ class Usage(Cli):
         done = self.run_tool("list", "--json")
         listed = json.loads(done.stdout)
         self.assertEqual([t["name"] for t in listed["targets"]],
-                         ["sse41", "avx2", "avx512", "avx512_zen4", "arm32", "arm64", "arm64_dotprod"])
+                         ["sse41", "avx2", "avx512", "avx512_zen4", "arm32", "arm64", "arm64_dotprod", "cuda",
+                          "opencl"])
+        for target in listed["targets"]:
+            self.assertEqual(target["supported"], not target["missing"])
         self.assertEqual(len(listed["quantizers"]), 8)
         self.assertTrue(listed["kernels"])
 

@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "qconv/qconv.h"
+#include "runtime/cpu_features.h"
+#include "runtime/device.h"
 #include "tools/commands.h"
 #include "tools/directions.h"
 #include "tools/embedded.h"
@@ -22,7 +24,8 @@ Json targets_json() {
     Json list = Json::array();
     for (const std::vector<TargetInfo> *targets : {&known_targets(), &known_device_targets()}) {
         for (const TargetInfo &target : *targets) {
-            const std::string missing = missing_cpu_feature(target);
+            std::string missing = missing_cpu_feature(target);
+            if (missing.empty()) missing = driver_missing(qconv::find_target(target.name)->device);
             list.push_back({{"name", target.name},
                             {"halide", target.halide},
                             {"supported", missing.empty()},
@@ -75,9 +78,13 @@ Json quantizers_json() {
 void print_targets() {
     for (const Json &target : targets_json()) {
         const std::string missing = target["missing"];
+        const bool feature = missing.find(' ') == std::string::npos; // else a sentence on a missing driver
         fmt::print("{:<12} {:<24} {}\n", target["name"].get<std::string>(),
-                   target["supported"] ? "runs here" : "this CPU lacks " + missing,
+                   target["supported"] ? "runs here"
+                   : feature           ? "this CPU lacks " + missing
+                                       : "no GPU to run it",
                    target["halide"].get<std::string>());
+        if (!feature) fmt::print("{:<12} {}\n", "", missing);
     }
 }
 
