@@ -1,0 +1,181 @@
+// The CUDA side of the runtime without a GPU: what it says where there is no driver, and, over a fake one, how it asks
+// for memory, streams and launches, and what it says when they are refused. Run once for each state of the driver.
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "qconv/qconv.h"
+#include "support/catch.h"
+
+namespace {
+
+constexpr int kChannels = 64, kTaps = 3, kWidth = 100;
+
+template <typename Function>
+Function driver(const char *name) {
+    return reinterpret_cast<Function>(dlsym(dlopen("libcuda.so.1", RTLD_NOW), name));
+}
+
+/// The device of a driver that works.
+struct Device {
+    Device() { REQUIRE(qconv_device_open_cuda(0, nullptr, &device) == QCONV_OK); }
+    ~Device() { qconv_device_close(device); }
+    qconv_device *device = nullptr;
+};
+
+struct Layer {
+    explicit Layer(uint32_t directions = QCONV_TRAINING) : weight(kChannels * kChannels * kTaps, 0.5f) {
+        REQUIRE(qconv_register_gpu_kernels() == QCONV_OK);
+        qconv_layer_config_init(&config, QCONV_LAYER_QCONV1D);
+        config.in_channels = config.out_channels = kChannels;
+        config.kernel_size = kTaps;
+        config.directions = directions;
+        REQUIRE(qconv_layer_config_pad_same(&config) == QCONV_OK);
+    }
+    ~Layer() { qconv_layer_destroy(layer); }
+    qconv_status create(const Device &on) {
+        return qconv_layer_create_on(on.device, &config, weight.data(), nullptr, &layer);
+    }
+    qconv_layer_config config{};
+    std::vector<float> weight;
+    qconv_layer *layer = nullptr;
+};
+
+void *device_memory(size_t bytes) {
+    uint64_t address = 0;
+    REQUIRE(driver<int (*)(uint64_t *, size_t)>("cuMemAlloc_v2")(&address, bytes) == 0);
+    return reinterpret_cast<void *>(address);
+}
+
+bool says(const std::string &text) {
+    INFO(qconv_last_error());
+    return std::string(qconv_last_error()).find(text) != std::string::npos;
+}
+
+void refuses(const char *text) {
+    qconv_device *device = nullptr;
+    CHECK(qconv_device_open_cuda(0, nullptr, &device) == QCONV_NO_DEVICE);
+    CHECK(device == nullptr);
+    CHECK(says(text));
+}
+
+void unsupported(const char *text) {
+    const char *why = nullptr;
+    CHECK(qconv_cpu_supports("cuda", &why) == 0);
+    CHECK(std::strstr(why, text) != nullptr);
+    refuses(text);
+}
+
+TEST_CASE("cuda: none", "[none]") {
+    if (dlopen("libcuda.so.1", RTLD_NOW) != nullptr) {
+        WARN("skipped: this machine has a CUDA driver");
+        return;
+    }
+    unsupported("no CUDA driver is installed");
+    // Nothing else changes: kernels are registered, and refused with a reason.
+    Layer layer;
+    CHECK(qconv_layer_create(&layer.config, layer.weight.data(), nullptr, &layer.layer) == QCONV_NO_KERNEL);
+    CHECK(says("is for"));
+    layer.config.kernel = "b1b1_w32_c32_o64@cuda";
+    CHECK(qconv_layer_create(&layer.config, layer.weight.data(), nullptr, &layer.layer) == QCONV_NO_KERNEL);
+    CHECK(says("is for CUDA"));
+}
+
+TEST_CASE("cuda: old", "[old]") {
+    unsupported("of version 10.2; kernels need 11.0");
+}
+
+TEST_CASE("cuda: no_gpu", "[no_gpu]") {
+    unsupported("CUDA_ERROR_NO_DEVICE");
+}
+
+TEST_CASE("cuda: small_gpu", "[small_gpu]") {
+    refuses("compute capability 7.5; kernels need 8.0");
+}
+
+TEST_CASE("cuda: no_memory", "[no_memory]") {
+    const Device device;
+    Layer layer;
+    CHECK(layer.create(device) == QCONV_OUT_OF_MEMORY);
+    CHECK(says("OUT_OF_MEMORY"));
+    CHECK(layer.layer == nullptr);
+}
+
+TEST_CASE("cuda: old_ptx", "[old_ptx]") {
+    const Device device;
+    Layer layer;
+    REQUIRE(layer.create(device) == QCONV_OK);
+    void *x = device_memory(4 * kChannels * kWidth), *y = device_memory(4 * kChannels * kWidth);
+    CHECK(qconv_layer_forward_on(layer.layer, x, 1, kWidth, y, nullptr) == QCONV_DEVICE_FAILED);
+    CHECK(says("cuModuleLoadData failed"));
+}
+
+TEST_CASE("cuda: works", "[works]") {
+    const Device device;
+    Layer layer;
+    REQUIRE(layer.create(device) == QCONV_OK);
+    CHECK(qconv_cpu_supports("cuda", nullptr) == 1);
+    const auto launches = driver<int (*)()>("fake_cuda_launches");
+    const auto copies = driver<int (*)()>("fake_cuda_copies_to_host");
+    const auto last_stream = driver<void *(*)()>("fake_cuda_stream");
+    const size_t bytes = 4 * kChannels * kWidth;
+    void *x = device_memory(bytes), *y = device_memory(bytes), *gy = device_memory(bytes), *gx = device_memory(bytes);
+    void *gw = device_memory(layer.weight.size() * 4);
+    size_t state_bytes = 0;
+    REQUIRE(qconv_layer_state_size(layer.layer, 1, kWidth, &state_bytes) == QCONV_OK);
+    void *state = device_memory(state_bytes);
+    int here = 0;
+    void *stream = &here;
+
+    SECTION("calls run on the caller's stream, and copy nothing") {
+        for (void *one : {stream, static_cast<void *>(nullptr)}) {
+            const int before = launches();
+            REQUIRE(qconv_layer_forward_training_on(layer.layer, x, 1, kWidth, y, state, state_bytes, one) == QCONV_OK);
+            CHECK(last_stream() == one);
+            REQUIRE(qconv_layer_backward_on(layer.layer, nullptr, state, state_bytes, gy, 1, kWidth, gx, gw, one) ==
+                    QCONV_OK);
+            CHECK(last_stream() == one);
+            CHECK(launches() >= before + 4);
+        }
+        CHECK(copies() == 0);
+    }
+    SECTION("host memory is refused, by its name") {
+        std::vector<float> host(kChannels * kWidth);
+        const int before = launches();
+        CHECK(qconv_layer_forward_on(layer.layer, host.data(), 1, kWidth, y, stream) == QCONV_INVALID_ARGUMENT);
+        CHECK(says("x is 0x"));
+        CHECK(says("it must be memory of the device"));
+        CHECK(qconv_layer_forward_on(layer.layer, x, 1, kWidth, host.data(), stream) == QCONV_INVALID_ARGUMENT);
+        CHECK(says("y is 0x"));
+        CHECK(qconv_layer_forward_on(layer.layer, nullptr, 1, kWidth, y, stream) == QCONV_INVALID_ARGUMENT);
+        CHECK(qconv_layer_backward_on(layer.layer, nullptr, state, state_bytes, host.data(), 1, kWidth, gx, gw,
+                                      stream) == QCONV_INVALID_ARGUMENT);
+        CHECK(says("grad_output is 0x"));
+        CHECK(launches() == before);
+    }
+    SECTION("the two kinds of calls are not mixed up") {
+        std::vector<float> host(kChannels * kWidth);
+        CHECK(qconv_layer_forward(layer.layer, host.data(), 1, kWidth, host.data(), nullptr, 0) ==
+              QCONV_INVALID_ARGUMENT);
+        CHECK(says("on a device"));
+        CHECK(qconv_layer_backward_on(layer.layer, nullptr, state, state_bytes, gy, 0, kWidth, gx, gw, stream) ==
+              QCONV_INVALID_ARGUMENT);
+        CHECK(says("batch is 0"));
+        CHECK(qconv_layer_backward_on(layer.layer, nullptr, state, 3, gy, 1, kWidth, gx, gw, stream) ==
+              QCONV_INVALID_ARGUMENT);
+        CHECK(says("state_bytes is 3"));
+        layer.config.input_quantization = qconv_quantizer_default(QCONV_WEIGHTDOREFA);
+        qconv_layer *other = nullptr;
+        CHECK(qconv_layer_create_on(device.device, &layer.config, layer.weight.data(), nullptr, &other) ==
+              QCONV_INVALID_ARGUMENT);
+        CHECK(says("weightdorefa"));
+        qconv_device *second = nullptr;
+        CHECK(qconv_device_open_cuda(7, nullptr, &second) == QCONV_INVALID_ARGUMENT);
+        CHECK(says("ordinal is 7"));
+    }
+}
+
+} // namespace
