@@ -11,7 +11,7 @@ namespace {
 
 // Outputs of one tile: enough to hide its set-up, few enough that its scratch stays in L2.
 constexpr std::int64_t widest_tile = 1024;
-constexpr std::int64_t scratch_in_cache = 512 * 1024;
+constexpr std::int64_t scratch_in_cache = 512 * std::int64_t{1024};
 constexpr std::int64_t fewest_blocks = 4;
 
 // Waking a thread costs some microseconds: a worker must have this much to do.

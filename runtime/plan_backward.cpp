@@ -14,14 +14,15 @@ namespace qconv {
 namespace {
 
 constexpr std::int64_t float_bytes = sizeof(float);
-constexpr std::int64_t small_stages = 16 * 1024;
+constexpr std::int64_t small_stages = 16 * std::int64_t{1024};
 constexpr std::int64_t vector_slack = 128; // positions beyond a tile or strip, for whole vectors
 
 constexpr std::int64_t widest_tile = 1024;
 constexpr std::int64_t fewest_blocks = 4;
-constexpr std::int64_t tile_in_cache = 256 * 1024; // bytes of one tile's inputs: well within L2
-constexpr std::int64_t sums_in_cache = 128 * 1024; // bytes of one task's grad_weight sums: more of them share a table
-constexpr std::int64_t most_indexes = 4 << 20;     // bytes of table indexes made in one call
+constexpr std::int64_t tile_in_cache = 256 * std::int64_t{1024}; // bytes of one tile's inputs: well within L2
+constexpr std::int64_t sums_in_cache =
+    128 * std::int64_t{1024}; // bytes of one task's grad_weight sums: more of them share a table
+constexpr std::int64_t most_indexes = std::int64_t{4} << 20; // bytes of table indexes made in one call
 
 double multiplications(const qconv_layer_config &config, std::int64_t batch, std::int64_t width) {
     return static_cast<double>(batch) * static_cast<double>(width_out(config, width)) *

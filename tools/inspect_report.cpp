@@ -22,6 +22,13 @@ Json counts_json(const std::vector<std::pair<std::string, std::size_t>> &counts)
     return json;
 }
 
+/// What the limit is the limit of.
+std::string limit_of(const Inspected &inspected) {
+    const LoopReport &loop = *inspected.object.hot_loop;
+    if (!loop.limit_is_ideal || !inspected.target) return "its own arithmetic alone";
+    return ideal_instructions(*inspected.target, loop.path);
+}
+
 Json loop_json(const Inspected &inspected) {
     const LoopReport &loop = *inspected.object.hot_loop;
     Json json = {{"function", loop.function},          {"offset", loop.offset},           {"instructions", loop.lines},
@@ -38,7 +45,7 @@ Json loop_json(const Inspected &inspected) {
     json["macs_per_cycle"] = loop.macs / s.cycles;
     if (loop.limit) {
         json["limit_macs_per_cycle"] = *loop.limit;
-        json["limit_loop"] = ideal_instructions(*inspected.target, loop.path);
+        json["limit_of"] = limit_of(inspected);
     }
     for (const inspect::UnitPressure &unit : s.units)
         json["unit_cycles_per_iteration"][unit.unit] = unit.cycles;
@@ -106,8 +113,7 @@ void print_loop(const Inspected &inspected) {
                                         inspected.cpu, s.cycles, s.bound, s.instructions));
     std::string limit;
     if (loop.limit) {
-        limit = fmt::format(", {:.1f}% of {:.1f} ({})", 100 * rate / *loop.limit, *loop.limit,
-                            ideal_instructions(*inspected.target, loop.path));
+        limit = fmt::format(", {:.1f}% of {:.1f} ({})", 100 * rate / *loop.limit, *loop.limit, limit_of(inspected));
     }
     print_field("MACs a cycle", fmt::format("{:.1f}{}", rate, limit));
     std::string units;

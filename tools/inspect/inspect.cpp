@@ -86,7 +86,8 @@ void simulate_loop(const Machine &machine, const HotLoop &hot, const std::string
     if (peak.assembly.empty()) return;
     const double ideal = peak.macs / hot.facts.planes / simulate(machine, *info, machine.parse(peak.assembly)).cycles;
     // A popcount by lookups is more than the instructions that were counted.
-    if (*hot.facts.path == QCONV_PATH_B1B1 || ideal > *report.limit) report.limit = ideal;
+    report.limit_is_ideal = *hot.facts.path == QCONV_PATH_B1B1 || ideal > *report.limit;
+    if (report.limit_is_ideal) report.limit = ideal;
 }
 
 void analyse(Object &object, const Questions &questions, std::map<std::string, std::unique_ptr<Machine>> &machines) {

@@ -38,6 +38,7 @@ struct LoopReport {
     double macs = 0; // an iteration
     std::optional<Simulation> simulation;
     std::optional<double> limit; // MACs a cycle at best on the same CPU
+    bool limit_is_ideal = false; // of the ideal loop; else of this loop's own arithmetic, without the rest
     std::string no_simulation;   // why there is none
 };
 
