@@ -37,9 +37,9 @@ function(qconv_add_generic_kernels library runtime kind list targets)
                 continue()
             endif()
             set(function "qconv_${name}_${target}")
-            set(schedules schedule|cpu|x86)
+            set(schedules "schedule|cpu(_forward)?|x86")
             if(target MATCHES "^arm")
-                set(schedules schedule|cpu|arm)
+                set(schedules "schedule|cpu(_forward)?|arm")
             elseif(target MATCHES "^(cuda|opencl)$")
                 set(schedules schedule|gpu)
             endif()
@@ -51,7 +51,7 @@ function(qconv_add_generic_kernels library runtime kind list targets)
             add_custom_command(
                 OUTPUT "${object}"
                 COMMAND qconvc-emit kernel --list "${row_file}" --kernel ${name} --target ${target} --function ${function}
-                        --output "${object}"
+                        --output "${object}" ${QCONV_KERNEL_SANITIZER}
                 DEPENDS ${makers} "${row_file}"
                 COMMENT "Emitting kernel ${name} for ${target}"
                 VERBATIM)

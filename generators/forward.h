@@ -5,6 +5,7 @@
 
 #include "Halide.h"
 #include "convolution.h"
+#include "edges.h"
 #include "qconv/layout.h"
 #include "quantizers.h"
 #include "schedules/schedule.h"
@@ -107,22 +108,11 @@ protected:
     /// y = result, and with `edges` + pad_delta * (weights of the taps outside x), at the columns that reach over an
     /// end (layout.h). By warps of positions all in one pass, else the edges in passes of their own.
     void define_output(const Result &result, bool edges) {
-        using Halide::clamp, Halide::min, Halide::RDom;
-        const Expr taps = kernel_size();
-        // The first tap at or after padded position `at`, for the window of output column `column`.
-        const auto first_tap = [&](const Expr &column, const Expr &at) {
-            return clamp((at - column * stride() + dilation() - 1) / dilation(), 0, taps);
-        };
-        const auto over_left = [&](const Expr &column) { return edge(first_tap(column, pad_left), o, g); };
-        const auto over_right = [&](const Expr &column) {
-            return edge(taps, o, g) - edge(first_tap(column, pad_left + width()), o, g);
-        };
+        using Halide::min;
+        const EdgeColumns columns{edge_left, edge_right, pad_left, width(), kernel_size(), stride(), dilation()};
         if (this->warp == 1) {
             y(w, o, g, n) = result(w, {w, o, g, n});
-            if (!edges) return;
-            RDom left(0, edge_left, "left"), right(edge_right, y.dim(0).extent() - edge_right, "right");
-            y(left, o, g, n) += pad_delta * over_left(left);
-            y(right, o, g, n) += pad_delta * over_right(right);
+            if (edges) columns.correct(y, y.dim(0).extent(), pad_delta, edge, o, g, n);
             return;
         }
         const Expr width_out = y.dim(0).extent();
@@ -136,8 +126,8 @@ protected:
                 return Call::make(correction.type(), Call::if_then_else, {condition, correction, Expr(0.0f)},
                                   Call::PureIntrinsic);
             };
-            value = value + where(at < edge_left, pad_delta * over_left(at)) +
-                    where(at >= edge_right, pad_delta * over_right(at));
+            value = value + where(at < edge_left, pad_delta * columns.over_left(edge, at, o, g)) +
+                    where(at >= edge_right, pad_delta * columns.over_right(edge, at, o, g));
         }
         y(w, o, g, n) = Halide::undef<float>();
         y(min(at, width_out - 1), o, g, n) = value; // said so that no position beyond is asked for

@@ -1,5 +1,6 @@
-// Forward by xor and popcount on bit-planes. The formulas and the packing are in layout.h.
+// Forward by xor and popcount on bit-planes, from and to float.
 #include "forward.h"
+#include "popcount.h"
 #include "quantizers.h"
 
 #include <algorithm>
@@ -11,21 +12,11 @@ using namespace Halide;
 using Halide::Internal::make_const;
 using Halide::Internal::make_zero;
 
-class ForwardB1B1 : public ForwardGenerator<ForwardB1B1, Buffer<void, 6>, Buffer<int32_t, 2>> {
+class ForwardB1B1
+    : public PopcountGenerator<ForwardGenerator<ForwardB1B1, Halide::Buffer<void, 6>, Halide::Buffer<int32_t, 2>>> {
 public:
-    GeneratorParam<int> word_bits{"word_bits", 32};
-    GeneratorParam<int> word_channels{"word_channels", 32};
-    GeneratorParam<int> input_planes{"input_planes", 1};
-    GeneratorParam<int> weight_planes{"weight_planes", 1};
-    /// Most words summed in 8-bit counters before they are widened: 255 / word_bits for words of 8 bits, 0: 32-bit
-    /// sums.
-    GeneratorParam<int> count_limit{"count_limit", 0};
-    /// Above 1: vectors hold so many words of one position's window, in place of the words of neighbouring positions.
-    GeneratorParam<int> vector_words{"vector_words", 1};
     /// Channels joined in one pass over x.
     GeneratorParam<int> pass_channels{"pass_channels", 8};
-    /// Count through a running carry-save adder: two words and the sum so far make one word to count. One plane only.
-    GeneratorParam<bool> carry_save{"carry_save", false};
 
     void generate() {
         if (vector_words > 1) {
@@ -46,32 +37,12 @@ public:
         if (using_autoscheduler()) return;
         schedules::ForwardStages stages;
         fill(stages, input, strict.defined() ? std::vector<Expr>{strict} : std::vector<Expr>{});
-        stages.phased = !splits_phases() ? Func() : input.back();
-        stages.out_block = out_block;
-        stages.element = lane;
-        stages.acc = acc, stages.taps = taps, stages.rows = rows, stages.weights = weights;
-        stages.more_sums = more_sums;
-        stages.partial = partial, stages.lane = lane, stages.lanes = lanes, stages.vector_words = vector_words;
-        stages.counts = counts, stages.count_taps = count_taps, stages.count_rows = count_rows;
+        fill_sums(stages);
         schedules::apply(stages, context());
     }
 
 private:
-    std::vector<Func> input; // in order of computation; the last holds the words that acc reads
-    Func acc{"acc"}, weights, partial, counts;
-    RVar taps, rows, lanes, count_taps, count_rows;
-    std::vector<schedules::Sums> more_sums;
     Expr strict; // the input quantizer sends a value equal to its threshold to -1
-    Var row{"row"}, plane{"plane"}, lane{"lane"}, vector{"vector"};
-
-    int word_taps() const { return word_bits.value() / word_channels.value(); }
-    Expr steps() const { return (kernel_size() + (word_taps() - 1)) / word_taps(); }
-    Expr word_rows() const {
-        return word_taps() == 1 ? Expr((channels() + (word_channels - 1)) / word_channels) : Expr(1);
-    }
-
-    /// The unsigned type that holds `bits` bits.
-    static Type holder(int bits) { return UInt(bits <= 8 ? 8 : bits <= 16 ? 16 : bits <= 32 ? 32 : 64); }
 
     /// Whether bit `plane` of the quantized x at padded position p (inside x), channel c, is set.
     Func build_bits() {
@@ -92,16 +63,11 @@ private:
         return bits;
     }
 
-    /// Words of word_channels channels at every padded position, then joined along the taps by doubling.
+    /// Words of word_channels channels at every padded position.
     void build_words() {
         const Func bits = build_bits();
         const int s = word_channels;
         const Type narrow = holder(s);
-        const auto mask = [&](const Expr &count, const Type &type) { // the low `count` bits; all, if it has fewer
-            return select(count >= type.bits(), type.max(),
-                          cast(type, (cast<uint64_t>(1) << cast<uint64_t>(clamp(count, 0, 63))) - 1));
-        };
-
         // Few channels a pass where more rows of x at once would compete for the same cache sets.
         const int together = std::min(s, pass_channels.value()), passes = s / together;
         const auto pass_bits = [&](const Expr &pass) {
@@ -131,161 +97,7 @@ private:
             joined(p, row, plane, g, n) =
                 joined(p, row, plane, g, n) | (pass_bits(pass) << cast(narrow, pass * together));
         }
-        input.push_back(joined);
-
-        for (int have = s; have < word_bits; have *= 2) {
-            Func wider("words_" + std::to_string(2 * have));
-            const Type type = holder(2 * have);
-            const Expr distance = (have / s) * dilation();
-            wider(p, row, plane, g, n) = cast(type, joined(p, row, plane, g, n)) |
-                                         (cast(type, joined(p + distance, row, plane, g, n)) << cast(type, have));
-            input.push_back(wider);
-            joined = wider;
-        }
-        if (word_taps() > 1) {
-            // Row 0: words full of taps. Row 1: the last step's, without the taps past the kernel's end.
-            const Type type = UInt(word_bits);
-            const Expr last_taps = kernel_size() - (steps() - 1) * word_taps();
-            Func cut("words_cut");
-            cut(p, row, plane, g, n) =
-                joined(p, 0, plane, g, n) & select(row == 1, mask(last_taps * s, type), type.max());
-            input.push_back(cut);
-            joined = cut;
-        }
-        if (vector_words > 1) {
-            input.push_back(by_vector(joined));
-        } else if (splits_phases()) {
-            input.push_back(by_phase(joined, {row, plane, g, n}, "words_by_phase"));
-        }
-    }
-
-    /// The words of each output position's window, vector_words a vector: word row * steps() + step, zeros at the end.
-    /// by_vector(lane, p, vector, ...), p being the output position.
-    Func by_vector(Func words) {
-        // Divisions, once a call instead of once a word.
-        Func row_of("row_of_word"), column_of("column_of_word"), vectors("words_by_vector");
-        Var i("i");
-        const Expr last = window_words() - 1, at = vector * vector_words + lane;
-        const Expr last_column = (steps() - 1) * word_taps() * dilation();
-        row_of(i) = i / steps();
-        column_of(i) = i % steps() * (word_taps() * dilation());
-        tap_tables = {row_of, column_of};
-        const Expr column = unsafe_promise_clamped(column_of(min(at, last)), 0, last_column);
-        // As in disagreements(): row 1 is for the last step, where words join taps.
-        const Expr channel_row = word_taps() == 1 ? unsafe_promise_clamped(row_of(min(at, last)), 0, word_rows() - 1)
-                                                  : select(at == last, 1, 0);
-        vectors(lane, p, vector, plane, g, n) =
-            select(at <= last, words(p * stride() + column, channel_row, plane, g, n), make_zero(UInt(word_bits)));
-        return vectors;
-    }
-    Expr window_words() const { return steps() * word_rows(); }
-
-    /// Differing bits of a window, as the sums have them.
-    Expr disagreeing(const std::vector<Expr> &sums) {
-        if (!carry_save) return acc(sums);
-        return 2 * acc(sums)[1] + cast<int32_t>(popcount(Expr(acc(sums)[0])));
-    }
-
-    /// The disagreeing bits of one word pair, weighted 2^(i + j), summed over the planes i of x and j of the weight.
-    Expr disagreements(const Expr &step, const Expr &channel_row, const Type &type) {
-        const Expr source_row = word_taps() == 1 ? channel_row : select(step == steps() - 1, 1, 0);
-        Func words = input.back();
-        Expr sum;
-        for (int i = 0; i < input_planes; i++) {
-            const Expr word =
-                words(reach(summed_position(w), step, word_taps() * dilation(), steps(), {source_row, i, g, n}));
-            for (int j = 0; j < weight_planes; j++) {
-                const Expr count = popcount(word ^ weights(o, step, channel_row, j, g));
-                const Expr term = cast(type, count) << cast(type, i + j);
-                sum = sum.defined() ? sum + term : term;
-            }
-        }
-        return sum;
-    }
-
-    /// The differing bits of one word pair, one plane each.
-    Expr difference(const Expr &step, const Expr &channel_row) {
-        const Expr source_row = word_taps() == 1 ? channel_row : select(step == steps() - 1, 1, 0);
-        const Expr at = summed_position(w);
-        return input.back()(reach(at, step, word_taps() * dilation(), steps(), {source_row, 0, g, n})) ^
-               weight(o % out_block, step, channel_row, 0, o / out_block, g);
-    }
-
-    /// acc = (bits in the running sum, carries counted, each worth two). Words go in by pairs of rows; of an odd last
-    /// row by pairs of steps; the very last alone.
-    void build_carry_save_sums() {
-        const std::vector<Var> args = sums_args(w, {o, g, n});
-        acc(args) = Tuple(make_zero(UInt(32)), Expr(0));
-        const auto add = [&](const RDom &r, const Expr &first, const Expr &second) {
-            const Expr sum = acc(args)[0], carries = acc(args)[1];
-            const Expr carry = ((sum ^ first) & (sum ^ second)) ^ sum; // the majority, in two instructions
-            acc(args) = Tuple(sum ^ first ^ second, carries + cast<int32_t>(popcount(carry)));
-            more_sums.push_back({r.x, r.y});
-        };
-        const Expr row_pairs = word_rows() / 2, step_pairs = steps() / 2;
-        RDom r(0, steps(), 0, row_pairs, "r");
-        add(r, difference(r.x, 2 * r.y), difference(r.x, 2 * r.y + 1));
-        RDom odd(0, step_pairs, 0, word_rows() % 2, "odd");
-        const Expr odd_row = 2 * row_pairs + odd.y;
-        add(odd, difference(2 * odd.x, odd_row), difference(2 * odd.x + 1, odd_row));
-        RDom last(0, steps() % 2, 0, word_rows() % 2, "last");
-        add(last, difference(2 * step_pairs + last.x, 2 * row_pairs + last.y), make_zero(UInt(32)));
-        taps = r.x, rows = r.y;
-        more_sums.erase(more_sums.begin());
-    }
-
-    /// Planes from the most significant sum on, doubling in between: no step of the inner loop shifts.
-    void build_vector_sums() {
-        const int words = vector_words, x_planes = input_planes, w_planes = weight_planes,
-                  top = x_planes + w_planes - 2;
-        RDom r(0, (window_words() + (words - 1)) / words, "r"), each(0, words, "each");
-        taps = r, lanes = each;
-        partial = Func("partial");
-        partial(lane, w, o, g, n) = make_zero(UInt(word_bits));
-        for (int sum = top; sum >= 0; sum--) {
-            if (sum < top) partial(lane, w, o, g, n) *= make_const(UInt(word_bits), 2);
-            for (int i = std::max(0, sum - w_planes + 1); i <= std::min(sum, x_planes - 1); i++) {
-                partial(lane, w, o, g, n) += popcount(input.back()(lane, w, r, i, g, n) ^
-                                                      weight(lane, o % out_block, r, sum - i, o / out_block, g));
-            }
-        }
-        acc(w, o, g, n) = 0;
-        acc(w, o, g, n) += cast<int32_t>(partial(each, w, o, g, n));
-    }
-
-    void build_sums() {
-        if (carry_save) return build_carry_save_sums();
-        if (vector_words > 1) return build_vector_sums();
-        Var k("k");
-        weights = Func("weights");
-        weights(o, k, row, plane, g) = weight(o % out_block, k, row, plane, o / out_block, g);
-        if (count_limit == 0) {
-            RDom r(0, steps(), 0, word_rows(), "r");
-            taps = r.x, rows = r.y;
-            const std::vector<Var> args = sums_args(w, {o, g, n});
-            acc(args) = 0;
-            acc(args) += cast<int32_t>(disagreements(r.x, r.y, UInt(32)));
-            return;
-        }
-        // Sums of at most count_limit words fit in a byte. Chunks are whole taps where a tap has few rows, else parts
-        // of one tap.
-        const int limit = count_limit;
-        counts = Func("counts");
-        Var tap_chunk("tap_chunk"), row_chunk("row_chunk");
-        const Expr row_count = min(word_rows(), limit), tap_count = clamp(limit / word_rows(), 1, steps());
-        RDom r(0, tap_count, 0, row_count, "r");
-        r.where(tap_chunk * tap_count + r.x < steps());
-        r.where(row_chunk * row_count + r.y < word_rows());
-        // The bounds that the conditions imply, said so that no words beyond them are packed.
-        const Expr step = min(tap_chunk * tap_count + r.x, steps() - 1);
-        const Expr channel_row = min(row_chunk * row_count + r.y, word_rows() - 1);
-        count_taps = r.x, count_rows = r.y;
-        counts(w, o, g, n, tap_chunk, row_chunk) = cast<uint8_t>(0);
-        counts(w, o, g, n, tap_chunk, row_chunk) += disagreements(step, channel_row, UInt(8));
-        RDom chunks(0, (steps() + tap_count - 1) / tap_count, 0, (word_rows() + row_count - 1) / row_count, "chunks");
-        taps = chunks.x, rows = chunks.y;
-        acc(w, o, g, n) = 0;
-        acc(w, o, g, n) += cast<int32_t>(counts(w, o, g, n, chunks.x, chunks.y));
+        join_taps(joined);
     }
 };
 

@@ -159,6 +159,13 @@ const char *mismatch(const qconv_kernel &kernel, const qconv_layer_config &confi
         case QCONV_OP_SAVE_STATE:
             if (!goes(config, QCONV_FORWARD)) return "the layer has no forward direction";
             return saved(config) == QCONV_SAVES_STATE ? nullptr : "the layer saves no state";
+        case QCONV_OP_TO_BITS:
+            return nullptr;
+        case QCONV_OP_BITS_TO_BITS:
+            if (config.groups > 1 && out_in_group(config) % 32 != 0) return "its words would join two groups";
+            return forward_mismatch(kernel, config);
+        case QCONV_OP_BITS_TO_FLOAT:
+            return forward_mismatch(kernel, config);
         case QCONV_OPS:
             break;
     }

@@ -5,6 +5,7 @@
 #include "errors.h"
 #include "layer.h"
 #include "memory.h"
+#include "network.h"
 #include "qconv/qconv.h"
 #include "registry.h"
 #include "threads.h"
@@ -83,7 +84,7 @@ qconv_status qconv_layer_workspace_size(const qconv_layer *layer, int64_t batch,
     return guarded([&] {
         require_pointer(layer, "layer");
         require_pointer(bytes, "bytes");
-        *bytes = layer->workspace_size(batch, width);
+        *bytes = layer->workspace_size(batch, width, qconv::num_threads());
     });
 }
 
@@ -91,7 +92,7 @@ qconv_status qconv_layer_forward(const qconv_layer *layer, const float *x, int64
                                  void *workspace, size_t workspace_bytes) {
     return guarded([&] {
         require_pointer(layer, "layer");
-        layer->forward(x, batch, width, y, {workspace, workspace_bytes});
+        layer->forward(x, batch, width, y, {workspace, workspace_bytes}, qconv::num_threads());
     });
 }
 
@@ -201,6 +202,51 @@ const qconv_kernel *qconv_layer_kernel(const qconv_layer *layer, qconv_direction
 
 size_t qconv_layer_packed_bytes(const qconv_layer *layer) {
     return layer == nullptr ? 0 : layer->packed_bytes();
+}
+
+qconv_status qconv_network_create(const qconv_network_layer *layers, size_t count, qconv_network **network) {
+    return guarded([&] {
+        require_pointer(layers, "layers");
+        require_pointer(network, "network");
+        *network = new qconv_network({layers, count});
+    });
+}
+
+void qconv_network_destroy(qconv_network *network) {
+    delete network;
+}
+
+int qconv_network_packed(const qconv_network *network, size_t layer) {
+    return network != nullptr && network->packed(layer) ? 1 : 0;
+}
+
+qconv_status qconv_network_width_out(const qconv_network *network, int64_t width, int64_t *width_out) {
+    return guarded([&] {
+        require_pointer(network, "network");
+        require_pointer(width_out, "width_out");
+        *width_out = network->width_out(width);
+    });
+}
+
+qconv_status qconv_network_workspace_size(const qconv_network *network, int64_t batch, int64_t width, size_t *bytes) {
+    return guarded([&] {
+        require_pointer(network, "network");
+        require_pointer(bytes, "bytes");
+        *bytes = network->workspace_size(batch, width);
+    });
+}
+
+qconv_status qconv_network_forward(const qconv_network *network, const float *x, int64_t batch, int64_t width, float *y,
+                                   void *workspace, size_t workspace_bytes) {
+    return guarded([&] {
+        require_pointer(network, "network");
+        network->forward(x, batch, width, y, {workspace, workspace_bytes});
+    });
+}
+
+qconv_status qconv_fold_batch_norm(int64_t channels, const float *mean, const float *variance, const float *weight,
+                                   const float *bias, double epsilon, float *scale, float *shift) {
+    return guarded([&] { qconv::fold_batch_norm(channels, {mean, variance, weight, bias, epsilon}, scale, shift); });
 }
 
 qconv_status qconv_register_kernels(const qconv_kernel *rows, size_t count) {

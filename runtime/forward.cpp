@@ -5,10 +5,10 @@
 #include "qconv/layout.h"
 
 namespace qconv {
-namespace {
-
-Buffer weight_buffer(CallContext &context, const qconv_kernel &kernel, const PackedForward &packed,
-                     std::int64_t channels, std::int64_t outputs, std::int64_t taps, std::int64_t groups) {
+Buffer weight_buffer(CallContext &context, const qconv_kernel &kernel, const qconv_layer_config &config,
+                     const PackedForward &packed) {
+    const std::int64_t channels = channels_in_group(config), outputs = out_in_group(config);
+    const std::int64_t taps = config.kernel_size, groups = config.groups;
     const PackedShape &shape = packed.shape;
     const void *host = packed.weight.data();
     switch (kernel.path) {
@@ -39,8 +39,6 @@ Buffer weight_buffer(CallContext &context, const qconv_kernel &kernel, const Pac
     return {context, host, float_type, {kernel.out_block, taps, channels, shape.out_blocks, groups}};
 }
 
-} // namespace
-
 void call_forward(const qconv_kernel &kernel, const qconv_layer_config &config, const PackedForward &packed,
                   const MixedQuantizer &quantizer, const Plan &plan, const ForwardInput &input, CallContext &context) {
     const std::int64_t channels = channels_in_group(config);
@@ -48,7 +46,7 @@ void call_forward(const qconv_kernel &kernel, const qconv_layer_config &config, 
     const std::int64_t taps = config.kernel_size;
     const std::int64_t groups = config.groups;
     Buffer x(context, input.x, float_type, {input.width, channels, groups, input.batch});
-    Buffer weight = weight_buffer(context, kernel, packed, channels, outputs, taps, groups);
+    Buffer weight = weight_buffer(context, kernel, config, packed);
     Buffer offset(context, packed.offset.data(), kernel.word_bits > 0 ? int_type : float_type, {outputs, groups});
     Buffer edge(context, packed.edge.data(), float_type, {taps + 1, outputs, groups});
     Buffer y(context, input.y, float_type, {plan.width_out, outputs, groups, input.batch});

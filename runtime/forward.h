@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "marshal.h"
 #include "pack.h"
 #include "plan.h"
 #include "qconv/qconv.h"
@@ -19,6 +20,10 @@ struct ForwardInput {
     float divisor; // of the first and the second input quantizer, see quantizer_divisor
     float next_divisor;
 };
+
+/// The packed weights as a kernel of the forward pass takes them.
+Buffer weight_buffer(CallContext &context, const qconv_kernel &kernel, const qconv_layer_config &config,
+                     const PackedForward &packed);
 
 /// Throws when the kernel reports a failure.
 void call_forward(const qconv_kernel &kernel, const qconv_layer_config &config, const PackedForward &packed,

@@ -17,13 +17,6 @@
 namespace qconv {
 namespace {
 
-void check_weights(const qconv_layer_config &config, const float *weight, const float *bias) {
-    require_pointer(weight, "weight");
-    if (bias != nullptr && config.kind != QCONV_LAYER_CONV1D) {
-        throw Error(QCONV_INVALID_ARGUMENT, "bias is for conv1d only; it must be NULL for the quantized layers");
-    }
-}
-
 // The kernel that saves states is of the forward kernel's target.
 const qconv_kernel &select_state_kernel(qconv_layer_config config, const qconv_kernel &forward, DeviceKind device) {
     const std::string target = std::string("@") + forward.target;
@@ -53,6 +46,13 @@ void check_device_config(const qconv_layer_config &config) {
 }
 
 } // namespace
+
+void check_weights(const qconv_layer_config &config, const float *weight, const float *bias) {
+    require_pointer(weight, "weight");
+    if (bias != nullptr && config.kind != QCONV_LAYER_CONV1D) {
+        throw Error(QCONV_INVALID_ARGUMENT, "bias is for conv1d only; it must be NULL for the quantized layers");
+    }
+}
 
 void DestroyLayer::operator()(qconv_layer *layer) const noexcept {
     layer->~qconv_layer();
@@ -135,21 +135,21 @@ std::int64_t qconv_layer::largest_batch(std::int64_t width) const {
     return qconv::max_elements / std::max(inputs * config_.in_channels, width_out * config_.out_channels);
 }
 
-qconv::Plan qconv_layer::forward_plan(std::int64_t batch, std::int64_t width) const {
+qconv::Plan qconv_layer::forward_plan(std::int64_t batch, std::int64_t width, int threads) const {
     qconv::check_batch(batch);
     require_direction(QCONV_FORWARD, "forward");
     const std::int64_t samples = std::clamp<std::int64_t>(batch, 1, largest_batch(width));
-    return qconv::make_plan(op_kernel(QCONV_OP_FORWARD), config_, samples, width, qconv::num_threads());
+    return qconv::make_plan(op_kernel(QCONV_OP_FORWARD), config_, samples, width, threads);
 }
 
-std::size_t qconv_layer::workspace_size(std::int64_t batch, std::int64_t width) const {
-    return forward_plan(batch, width).workspace();
+std::size_t qconv_layer::workspace_size(std::int64_t batch, std::int64_t width, int threads) const {
+    return forward_plan(batch, width, threads).workspace();
 }
 
-void qconv_layer::forward(const float *x, std::int64_t batch, std::int64_t width, float *y,
-                          qconv::Workspace workspace) const {
+void qconv_layer::forward(const float *x, std::int64_t batch, std::int64_t width, float *y, qconv::Workspace workspace,
+                          int threads) const {
     require_place(false);
-    const qconv::Plan plan = forward_plan(batch, width);
+    const qconv::Plan plan = forward_plan(batch, width, threads);
     if (batch == 0) return;
     qconv::require_pointer(x, "x");
     qconv::require_pointer(y, "y");

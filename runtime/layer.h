@@ -53,8 +53,10 @@ public:
     void set_weights(const float *weight, const float *bias);
 
     std::int64_t width_out(std::int64_t width) const { return qconv::width_out(config_, width); }
-    std::size_t workspace_size(std::int64_t batch, std::int64_t width) const;
-    void forward(const float *x, std::int64_t batch, std::int64_t width, float *y, qconv::Workspace workspace) const;
+    /// On at most so many threads, here and in forward.
+    std::size_t workspace_size(std::int64_t batch, std::int64_t width, int threads) const;
+    void forward(const float *x, std::int64_t batch, std::int64_t width, float *y, qconv::Workspace workspace,
+                 int threads) const;
 
     qconv_saved saved() const { return qconv::saved(config_); }
     std::size_t state_size(std::int64_t batch, std::int64_t width) const;
@@ -90,7 +92,7 @@ private:
     qconv::Plan device_plan(std::int64_t width) const;
     /// Samples that one call of a kernel may take: it indexes elements in int32.
     std::int64_t largest_batch(std::int64_t width) const;
-    qconv::Plan forward_plan(std::int64_t batch, std::int64_t width) const;
+    qconv::Plan forward_plan(std::int64_t batch, std::int64_t width, int threads) const;
     qconv::GradInputPlan grad_input_plan(std::int64_t batch, std::int64_t width) const;
     qconv::GradWeightPlan grad_weight_plan(std::int64_t batch, std::int64_t width) const;
     void run_forward(const qconv::Plan &plan, const float *x, std::int64_t batch, std::int64_t width, float *y,
@@ -120,6 +122,9 @@ struct DestroyLayer {
     void operator()(qconv_layer *layer) const noexcept;
 };
 using LayerPointer = std::unique_ptr<qconv_layer, DestroyLayer>;
+
+/// Throws unless the pointers are what the kind of layer takes.
+void check_weights(const qconv_layer_config &config, const float *weight, const float *bias);
 
 /// Checks the configuration; bias may be NULL, and must be for all but conv1d.
 LayerPointer create_layer(const qconv_layer_config &config, const float *weight, const float *bias,

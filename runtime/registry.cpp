@@ -47,10 +47,13 @@ bool same_content(const qconv_kernel &a, const qconv_kernel &b) {
 const char *layout_defect(const qconv_kernel &k) {
     if (op_name(k.op) == nullptr) return "op is unknown";
     if (path_name(k.path) == nullptr) return "path is unknown";
-    if (k.op == QCONV_OP_SAVE_STATE) return nullptr;
+    if (k.op == QCONV_OP_SAVE_STATE || k.op == QCONV_OP_TO_BITS) return nullptr;
     if (k.out_block < 1 || k.width_block < 1) return "out_block and width_block must be at least 1";
     const bool words = k.path == QCONV_PATH_B1B1 || k.path == QCONV_PATH_INT8;
-    if (words && k.op != QCONV_OP_FORWARD) return "gradients are on the float paths";
+    const bool from_bits = k.op == QCONV_OP_BITS_TO_BITS || k.op == QCONV_OP_BITS_TO_FLOAT;
+    if (from_bits && (k.path != QCONV_PATH_B1B1 || k.input_planes != 1)) return "packed signs are one plane of b1b1";
+    if (k.op == QCONV_OP_BITS_TO_BITS && 32 % k.out_block != 0) return "out_block must divide the 32 bits of a word";
+    if (words && k.op != QCONV_OP_FORWARD && !from_bits) return "gradients are on the float paths";
     if (!words && (k.word_bits != 0 || k.element_bits != 0)) return "a float path has no words";
     if (words && (k.word_channels < 1 || k.element_bits < 1 || k.word_bits % (k.element_bits * k.word_channels) != 0)) {
         return "word_bits must be a multiple of element_bits * word_channels";
@@ -154,6 +157,38 @@ struct Search {
     const qconv_kernel *other = nullptr;  // an allowed kernel of another kind of device
 };
 
+const qconv_kernel *find(const qconv_layer_config &config, qconv_op op, CpuFeatures features, DeviceKind device,
+                         Search &search) {
+    Registry &shared = registry();
+    const std::shared_lock lock(shared.mutex);
+    const Forced forced(forced_field(config, op).value);
+    search.registered = shared.rows.size();
+    const qconv_kernel *best = nullptr;
+    Rank best_rank{};
+    for (const qconv_kernel *kernel : shared.rows) {
+        if (kernel->op != op || !forced.allows(*kernel)) continue;
+        ++search.allowed;
+        if (find_target(kernel->target)->device != device) {
+            search.other = kernel;
+            continue;
+        }
+        const double cost = mismatch(*kernel, config) == nullptr ? estimate_cost(*kernel, config) : INFINITY;
+        if (!std::isfinite(cost)) {
+            search.unfit = kernel;
+            continue;
+        }
+        if (!features.contains(find_target(kernel->target)->needs)) {
+            search.barred = kernel;
+            continue;
+        }
+        const Rank rank{!specialised(*kernel), target_rank(kernel->target), cost};
+        if (best != nullptr && !(rank < best_rank)) continue;
+        best = kernel;
+        best_rank = rank;
+    }
+    return best;
+}
+
 const char *device_name(DeviceKind kind) {
     return kind == DeviceKind::Cuda ? "CUDA" : kind == DeviceKind::OpenCl ? "OpenCL" : "this CPU";
 }
@@ -223,6 +258,12 @@ const char *op_name(qconv_op op) noexcept {
             return "grad_weight";
         case QCONV_OP_SAVE_STATE:
             return "save_state";
+        case QCONV_OP_TO_BITS:
+            return "to_bits";
+        case QCONV_OP_BITS_TO_BITS:
+            return "bits_to_bits";
+        case QCONV_OP_BITS_TO_FLOAT:
+            return "bits_to_float";
         case QCONV_OPS:
             break;
     }
@@ -265,36 +306,18 @@ bool specialised(const qconv_kernel &kernel) {
     return kernel.in_channels != 0;
 }
 
+const qconv_kernel *find_kernel(const qconv_layer_config &config, qconv_op op, CpuFeatures features) {
+    Search search;
+    return find(config, op, features, DeviceKind::Cpu, search);
+}
+
 const qconv_kernel &select_kernel(const qconv_layer_config &config, qconv_op op, CpuFeatures features,
                                   DeviceKind device) {
-    Registry &shared = registry();
-    const std::shared_lock lock(shared.mutex);
-    const Forced forced(forced_field(config, op).value);
-    Search search{.registered = shared.rows.size()};
-    const qconv_kernel *best = nullptr;
-    Rank best_rank{};
-    for (const qconv_kernel *kernel : shared.rows) {
-        if (kernel->op != op || !forced.allows(*kernel)) continue;
-        ++search.allowed;
-        if (find_target(kernel->target)->device != device) {
-            search.other = kernel;
-            continue;
-        }
-        const double cost = mismatch(*kernel, config) == nullptr ? estimate_cost(*kernel, config) : INFINITY;
-        if (!std::isfinite(cost)) {
-            search.unfit = kernel;
-            continue;
-        }
-        if (!features.contains(find_target(kernel->target)->needs)) {
-            search.barred = kernel;
-            continue;
-        }
-        const Rank rank{!specialised(*kernel), target_rank(kernel->target), cost};
-        if (best != nullptr && !(rank < best_rank)) continue;
-        best = kernel;
-        best_rank = rank;
+    Search search;
+    const qconv_kernel *best = find(config, op, features, device, search);
+    if (best == nullptr) {
+        throw_no_kernel(config, op, Forced(forced_field(config, op).value), search, features, device);
     }
-    if (best == nullptr) throw_no_kernel(config, op, forced, search, features, device);
     return *best;
 }
 

@@ -22,6 +22,9 @@ const qconv_kernel *kernel_at(std::size_t index);
 /// Whether the kernel was compiled for one layer's shape.
 bool specialised(const qconv_kernel &kernel);
 
+/// As select_kernel for CPUs, but NULL when there is none.
+const qconv_kernel *find_kernel(const qconv_layer_config &config, qconv_op op, CpuFeatures features);
+
 /// The kernel of one op for a checked configuration whose directions include it, among those for CPUs or for one kind
 /// of device: what the configuration forces for that
 /// direction ("NAME", "NAME@TARGET" or "@TARGET"), else specialised before generic, then the preferred target, then the

@@ -55,7 +55,8 @@ double word_cost(const qconv_kernel &kernel, const Sizes &size, const PackedShap
     const bool arm = std::string_view(find_target(kernel.target)->halide_target).starts_with("arm");
     const double popcount = kernel.word_bits == 8 && !arm ? popcount_bytes : popcount_word;
     double cost = words * padded_outputs * planes * kernel.weight_planes * popcount / word_lanes;
-    cost += size.channels * size.columns * planes * pack_element / float_lanes;
+    const bool packs = kernel.op == QCONV_OP_FORWARD; // else the input comes packed
+    if (packs) cost += size.channels * size.columns * planes * pack_element / float_lanes;
     if (planes > 1) cost += size.channels * size.columns * quantize_element / float_lanes;
     if (kernel.vector_words > 1) cost += words * planes * place_word / word_lanes;
     const double doublings = std::bit_width(static_cast<unsigned>(word_taps(kernel))) - 1;
@@ -87,8 +88,9 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
 
 double estimate_cost(const qconv_kernel &kernel, const qconv_layer_config &config) {
     if (mismatch(kernel, config) != nullptr) return std::numeric_limits<double>::infinity();
-    if (kernel.op == QCONV_OP_SAVE_STATE) return 1; // one a target
-    if (kernel.op != QCONV_OP_FORWARD) return estimate_backward_cost(kernel, config);
+    if (kernel.op == QCONV_OP_SAVE_STATE || kernel.op == QCONV_OP_TO_BITS) return 1; // one a target
+    if (kernel.op == QCONV_OP_GRAD_INPUT || kernel.op == QCONV_OP_GRAD_WEIGHT)
+        return estimate_backward_cost(kernel, config);
     const double vector_bits = find_target(kernel.target)->vector_bits;
     const Sizes size{
         .channels = static_cast<double>(channels_in_group(config)),
@@ -101,7 +103,8 @@ double estimate_cost(const qconv_kernel &kernel, const qconv_layer_config &confi
     const double sums = kernel.word_bits > 0 ? word_cost(kernel, size, packed, vector_bits)
                                              : float_cost(kernel, config, size, packed, vector_bits);
     // A stride-1 layer runs on a kernel for any stride too, but that one keeps a copy of its input split by phase.
-    const double copy = kernel.unit_stride == 0 && config.stride == 1 ? size.channels * 0.1 : 0;
+    const double copied = kernel.op == QCONV_OP_FORWARD ? size.channels : size.channels / kernel.word_bits;
+    const double copy = kernel.unit_stride == 0 && config.stride == 1 ? copied * 0.1 : 0;
     const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
     return sums + copy + padded_outputs * store_output / (vector_bits / 32);
 }

@@ -75,7 +75,7 @@ std::size_t qconv_layer::training_workspace_size(std::int64_t batch, std::int64_
     batch = std::max<std::int64_t>(batch, 1);
     std::size_t bytes = 0;
     const auto need = [&bytes](const auto &plan) { bytes = std::max(bytes, plan.workspace()); };
-    if (qconv::goes(config_, QCONV_FORWARD)) need(forward_plan(batch, width));
+    if (qconv::goes(config_, QCONV_FORWARD)) need(forward_plan(batch, width, qconv::num_threads()));
     if (qconv::goes(config_, QCONV_GRAD_INPUT)) need(grad_input_plan(batch, width));
     if (qconv::goes(config_, QCONV_GRAD_WEIGHT)) {
         need(grad_weight_plan(batch, width));
@@ -87,7 +87,7 @@ std::size_t qconv_layer::training_workspace_size(std::int64_t batch, std::int64_
 void qconv_layer::forward_training(const float *x, std::int64_t batch, std::int64_t width, float *y, void *state,
                                    std::size_t state_bytes, qconv::Workspace workspace) const {
     require_place(false);
-    const qconv::Plan plan = forward_plan(batch, width);
+    const qconv::Plan plan = forward_plan(batch, width, qconv::num_threads());
     if (batch == 0) return;
     qconv::require_pointer(x, "x");
     qconv::require_pointer(y, "y");

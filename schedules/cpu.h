@@ -16,11 +16,21 @@ public:
     void apply(const GradWeightSumStages &s, const Halide::Target &target) const override;
     void apply(const GradWeightRowStages &s, const Halide::Target &target) const override;
     void apply(const StateStages &s, const Halide::Target &target) const override;
+    void apply(const BitsStages &s, const Halide::Target &target) const override;
+    void apply(const ToBitsStages &s, const Halide::Target &target) const override;
 
 protected:
     /// Where the weights of one step of the inner loop, at `level`, are loaded: by the loop itself here, since x86
     /// broadcasts a weight from memory as an instruction's operand.
     virtual void stage_weights(const ForwardStages &, const Halide::LoopLevel &) const {}
+
+private:
+    /// The sums of one block of output channels and one strip, in registers.
+    void schedule_sums(const ForwardStages &s, const Halide::LoopLevel &level, const Halide::Target &target) const;
 };
+
+/// Tables of positions p: all entries of one vector of positions together, so that they share the half sums.
+void build_tables(Halide::Func table, const std::vector<Halide::Func> &halves, const Halide::LoopLevel &level,
+                  const Halide::Var &p, const Halide::Var &entry, int entries, int lanes);
 
 } // namespace qconv::schedules

@@ -2,6 +2,7 @@
 // target. Schedules define no Func; generators read no target.
 #pragma once
 
+#include <stdexcept>
 #include <vector>
 
 #include "Halide.h"
@@ -67,6 +68,22 @@ struct ForwardStages : OutputStages {
     Halide::Var lane;
     Halide::RVar lanes;
     int vector_words = 1;
+};
+
+/// A forward convolution by popcount whose result is packed signs: y(w, row, g, n) from words(w, row, g, n), whose one
+/// update goes over the `blocks` of out_block channels in 32. acc is as in any forward convolution; o is its channel.
+struct BitsStages : ForwardStages {
+    Halide::Func words;
+    Halide::Var row;
+    Halide::RVar blocks;
+    /// Conditions worth code of their own for that update.
+    std::vector<Halide::Expr> cases;
+};
+
+/// Signs packed from float: y(p, row, n) from words(p, row, n), whose one update goes over the channels of a word.
+struct ToBitsStages {
+    Halide::Func y, words;
+    Halide::Var p, row, n;
 };
 
 /// A forward convolution by table lookup.
@@ -196,6 +213,14 @@ public:
     virtual void apply(const GradWeightSumStages &stages, const Halide::Target &target) const = 0;
     virtual void apply(const GradWeightRowStages &stages, const Halide::Target &target) const = 0;
     virtual void apply(const StateStages &stages, const Halide::Target &target) const = 0;
+    // Not every architecture chains layers through bits.
+    virtual void apply(const BitsStages &, const Halide::Target &target) const { throw no_bits(target); }
+    virtual void apply(const ToBitsStages &, const Halide::Target &target) const { throw no_bits(target); }
+
+private:
+    static std::invalid_argument no_bits(const Halide::Target &target) {
+        return std::invalid_argument("no schedules for packed signs on " + target.to_string());
+    }
 };
 
 /// One file each.

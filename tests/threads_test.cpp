@@ -15,6 +15,7 @@ namespace qconv::test {
 namespace {
 
 constexpr int kCallers = 8;
+constexpr int kManyCallers = 64;
 constexpr int kRounds = 25;
 
 /// A layer, and what it must give, computed once on one thread and checked against the oracle.
@@ -56,15 +57,15 @@ std::vector<Known> known_layers() {
     return all;
 }
 
-/// Runs body(caller) on kCallers threads at once.
+/// Runs body(caller) on so many threads at once.
 template <typename Body>
-void on_callers(const Body &body) {
+void on_callers(const Body &body, int count = kCallers) {
     std::vector<std::thread> callers;
     std::atomic<int> ready{0};
-    for (int i = 0; i < kCallers; ++i) {
+    for (int i = 0; i < count; ++i) {
         callers.emplace_back([&, i] {
             ++ready;
-            while (ready < kCallers)
+            while (ready < count)
                 std::this_thread::yield();
             body(i);
         });
@@ -137,6 +138,41 @@ TEST_CASE("threads: different layers at once, made and destroyed meanwhile", "[t
             if (!known.same(y)) ++wrong;
         }
     });
+    CHECK(failed == 0);
+    CHECK(wrong == 0);
+    qconv_set_num_threads(1);
+}
+
+TEST_CASE("threads: 64 callers share a layer, and 64 have their own", "[threads]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    REQUIRE(qconv_set_num_threads(2) == QCONV_OK);
+    const std::vector<Known> layers = known_layers();
+    std::atomic<int> wrong{0}, failed{0};
+    const auto check = [&](const Known &known, const qconv_layer *layer) {
+        std::vector<float> y(known.y.size(), -7.0f);
+        const Shape &shape = known.c.shape();
+        if (qconv_layer_forward(layer, known.c.x().data(), shape.batch, shape.width, y.data(), nullptr, 0) !=
+            QCONV_OK) {
+            ++failed;
+        } else if (!known.same(y)) {
+            ++wrong;
+        }
+    };
+    on_callers(
+        [&](int) {
+            for (int round = 0; round < 5; ++round)
+                check(layers.front(), layers.front().layer.get());
+        },
+        kManyCallers);
+    on_callers(
+        [&](int caller) {
+            const Known &known = layers[static_cast<size_t>(caller) % layers.size()];
+            const LayerPtr own = known.c.create(nullptr, nullptr);
+            for (int round = 0; round < 5 && own != nullptr; ++round)
+                check(known, own.get());
+            if (own == nullptr) ++failed;
+        },
+        kManyCallers);
     CHECK(failed == 0);
     CHECK(wrong == 0);
     qconv_set_num_threads(1);

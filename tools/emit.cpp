@@ -22,7 +22,10 @@ const std::map<std::string, qconv_op> &ops() {
     static const std::map<std::string, qconv_op> table = {{"forward", QCONV_OP_FORWARD},
                                                           {"grad_input", QCONV_OP_GRAD_INPUT},
                                                           {"grad_weight", QCONV_OP_GRAD_WEIGHT},
-                                                          {"save_state", QCONV_OP_SAVE_STATE}};
+                                                          {"save_state", QCONV_OP_SAVE_STATE},
+                                                          {"to_bits", QCONV_OP_TO_BITS},
+                                                          {"bits_to_bits", QCONV_OP_BITS_TO_BITS},
+                                                          {"bits_to_float", QCONV_OP_BITS_TO_FLOAT}};
     return table;
 }
 

@@ -18,6 +18,7 @@ struct EmitOptions {
     std::string list, kernel, target, function, output, kind = "generic";
     std::vector<std::string> targets;
     std::vector<int64_t> shape;
+    std::string sanitizer;
 };
 
 /// Runs `emit` on a name beside `output`, then renames, so that a killed build leaves no object that looks complete.
@@ -42,13 +43,14 @@ void emit_one_kernel(const EmitOptions &options) {
         const std::vector<int64_t> &s = options.shape;
         shape = {s[0], s[1], s[2], s[3], s[4], s[5]};
     }
+    const std::string halide = target.halide + (options.sanitizer.empty() ? "" : "-" + options.sanitizer);
     for (const KernelRow &row : parse_kernel_list(read_text(options.list))) {
         // Names repeat across targets: a row holds the params of some of them.
         if (row.name != options.kernel) continue;
         if (std::find(row.targets.begin(), row.targets.end(), target.name) == row.targets.end()) continue;
         emit_atomically(options.output, [&](const std::filesystem::path &file) {
             const auto emit = file.extension() == ".html" ? emit_loop_nest : emit_kernel;
-            emit(row, target.halide, shape, options.function, file);
+            emit(row, halide, shape, options.function, file);
         });
         return;
     }
@@ -66,6 +68,8 @@ void add_emit_kernel_command(CLI::App &app, const char *name) {
     command->add_option("--function", options->function, "Symbol name")->required();
     command->add_option("--shape", options->shape, "in_channels out_channels kernel_size stride dilation groups")
         ->expected(6);
+    command->add_option("--sanitizer", options->sanitizer, "Instrument the kernel: link it with -fsanitize too")
+        ->check(CLI::IsMember({"asan", "tsan"}));
     command->add_option("-o,--output", options->output, "Object file, or .html: the lowered loop nest")->required();
     command->callback([options] { emit_one_kernel(*options); });
 }

@@ -29,6 +29,12 @@ const char *op_enumerator(qconv_op op) {
             return "QCONV_OP_GRAD_WEIGHT";
         case QCONV_OP_SAVE_STATE:
             return "QCONV_OP_SAVE_STATE";
+        case QCONV_OP_TO_BITS:
+            return "QCONV_OP_TO_BITS";
+        case QCONV_OP_BITS_TO_BITS:
+            return "QCONV_OP_BITS_TO_BITS";
+        case QCONV_OP_BITS_TO_FLOAT:
+            return "QCONV_OP_BITS_TO_FLOAT";
         default:
             return "QCONV_OP_FORWARD";
     }

@@ -116,6 +116,51 @@ enum class ForwardArg : int {
     Count
 };
 
+// Packed signs between the layers of a network: uint32 [width, words, batch], words = ceil(channels / 32). Bit b of
+// word v is channel 32 v + b, whatever the groups; 1 is +1, and bits past the channels are 0.
+constexpr int64_t sign_words(int64_t channels) {
+    return ceil_div(channels, 32);
+}
+
+// A forward kernel from packed signs computes the sums of b1b1. To float it goes on as ForwardArg says. To packed
+// signs,
+//     sign[o, w] = (sum of popcount(x xor w) <= limit[o, case]) xor flip,
+// where case is 0 at columns inside x; k at columns before edge_left whose first k taps fall outside; kernel_size + 1 +
+// k at columns from edge_right on whose taps from the k-th on do. Without edge columns there is case 0 only.
+enum class BitsArg : int {
+    UserContext, // void *: a CallContext
+    X,           // uint32  [width, words, batch]
+    Weight,      // see PackedShape
+    Offset,      // int32   [Og, groups]: to float
+    Edge,        // float   [kernel_size + 1, Og, groups]: to float
+    Limit,       // int32   [out_block * out_blocks, cases, groups]: to signs; -1 for channels that are not there
+    Flip,        // uint32  [ceil(Og / 32), groups]: to signs; bits as in y, 0 for channels that are not there
+    KernelSize,  // int32, as in ForwardArg; and so on
+    Stride,
+    Dilation,
+    Channels, // int32   Cg
+    PadLeft,
+    TileWidth,
+    EdgeLeft,
+    EdgeRight,
+    PadLevel,
+    Scale,    // float   to float
+    PadDelta, // float   to float
+    Y, // float   [width_out, Og, groups, batch], or uint32 [width_out, Og / 32, groups, batch], where groups is 1
+       //         or Og a multiple of 32: packed signs, seen group by group
+    Count
+};
+
+// Packs signs: sign[c] = (x[c] * rule[0, c] < rule[1, c]) xor flip.
+enum class ToBitsArg : int {
+    UserContext, // void *: a CallContext
+    X,           // float   [width, channels, batch]
+    Rule,        // float   [2, 32 * words]; rule[1, c] is -infinity for channels that are not there
+    Flip,        // uint32  [words]; 0 for channels that are not there
+    Y,           // uint32  [width, words, batch]: packed signs
+    Count
+};
+
 // Saved state of a layer with sign-type inputs: uint32 [words, 2, Cg, groups, batch], words = ceil(width / 32). Bit b
 // of word v is position 32 v + b; plane 0 has the sign of x (1 is +1), plane 1 is 1 where the gradient passes. Bits
 // past the width are 0.

@@ -220,6 +220,42 @@ qconv_status qconv_layer_backward_on(const qconv_layer *layer, const void *x, co
                                      const void *grad_output, int64_t batch, int64_t width, void *grad_input,
                                      void *grad_weight, void *stream);
 
+/* ---- networks -------------------------------------------------------------------------------------------------- */
+
+/* Layers one after another, each followed by z = scale * y + shift, channel by channel: a batch norm, folded. Where the
+ * next layer is a QConv1d that takes signs (any quantizer of one bit) and multiplies by binary weights, no z is stored:
+ * the kernel compares its integer sums with a threshold of each channel and packs the bits, and the next kernel reads
+ * those. Its bits are those of the exact scale * y + shift, of which PyTorch rounds each step; all else is as if the
+ * layers ran one by one. */
+typedef struct qconv_network_layer {
+    qconv_layer_config config; /* in_channels must be the out_channels of the layer before; directions is not read */
+    const float *weight;       /* as qconv_layer_create takes them; copied */
+    const float *bias;
+    const float *scale; /* [out_channels]; NULL for 1. Finite numbers of any sign */
+    const float *shift; /* [out_channels]; NULL for 0 */
+} qconv_network_layer;
+
+typedef struct qconv_network qconv_network;
+
+/* count >= 1 layers. The network may then run on several threads at once, as a layer may. */
+qconv_status qconv_network_create(const qconv_network_layer *layers, size_t count, qconv_network **network);
+void qconv_network_destroy(qconv_network *network); /* NULL is fine */
+
+/* Nonzero if packed signs enter this layer, 0 if floats do (or there is no such layer). */
+int qconv_network_packed(const qconv_network *network, size_t layer);
+
+/* As qconv_layer_width_out, qconv_layer_workspace_size and qconv_layer_forward, for all layers together: x [batch,
+ * in_channels of the first, width], y [batch, out_channels of the last, width_out] with its scale and shift. */
+qconv_status qconv_network_width_out(const qconv_network *network, int64_t width, int64_t *width_out);
+qconv_status qconv_network_workspace_size(const qconv_network *network, int64_t batch, int64_t width, size_t *bytes);
+qconv_status qconv_network_forward(const qconv_network *network, const float *x, int64_t batch, int64_t width, float *y,
+                                   void *workspace, size_t workspace_bytes);
+
+/* scale and shift [channels] of PyTorch's BatchNorm1d in evaluation, from its running_mean, running_var, weight and
+ * bias (NULL: 1 and 0) and eps: weight / sqrt(var + eps), and bias - mean * that. */
+qconv_status qconv_fold_batch_norm(int64_t channels, const float *mean, const float *variance, const float *weight,
+                                   const float *bias, double epsilon, float *scale, float *shift);
+
 /* ---- registry -------------------------------------------------------------------------------------------------- */
 
 typedef enum qconv_path {
@@ -235,7 +271,11 @@ typedef enum qconv_op {
     QCONV_OP_GRAD_INPUT = 1,
     QCONV_OP_GRAD_WEIGHT = 2,
     QCONV_OP_SAVE_STATE = 3, /* signs and masks of x, for backward */
-    QCONV_OPS = 4
+    /* Between the layers of a network (qconv_network): */
+    QCONV_OP_TO_BITS = 4,       /* packed signs of a tensor, after a threshold on each channel */
+    QCONV_OP_BITS_TO_BITS = 5,  /* forward from packed signs to packed signs */
+    QCONV_OP_BITS_TO_FLOAT = 6, /* forward from packed signs */
+    QCONV_OPS = 7
 } qconv_op;
 
 /* One compiled kernel. The layout fields say how weights must be packed for it (runtime/include/qconv/layout.h). */
@@ -275,7 +315,7 @@ qconv_status qconv_register_gpu_kernels(void);
 size_t qconv_kernel_count(void);
 const qconv_kernel *qconv_kernel_at(size_t index); /* NULL past the end */
 const char *qconv_path_name(qconv_path path);      /* "b1b1", ... */
-const char *qconv_op_name(qconv_op op);            /* "forward", "grad_input", "grad_weight", "save_state" */
+const char *qconv_op_name(qconv_op op);            /* "forward", "grad_input", ..., "bits_to_float" */
 
 /* ---- process settings ------------------------------------------------------------------------------------------ */
 

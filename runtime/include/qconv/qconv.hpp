@@ -225,4 +225,102 @@ private:
     std::int64_t weights_ = 0;
 };
 
+/// One layer of a network, and what is done to its output: scale * y + shift, channel by channel.
+struct NetworkLayer {
+    qconv_layer_config config;
+    std::span<const float> weight;     ///< as for Layer
+    std::span<const float> bias = {};  ///< as for Layer
+    std::span<const float> scale = {}; ///< out_channels values, or empty for 1
+    std::span<const float> shift = {}; ///< out_channels values, or empty for 0
+};
+
+/// scale and shift of a batch norm in evaluation, for a NetworkLayer. weight and bias may be empty, for 1 and 0.
+struct FoldedBatchNorm {
+    std::vector<float> scale, shift;
+
+    FoldedBatchNorm(std::span<const float> mean, std::span<const float> variance, std::span<const float> weight = {},
+                    std::span<const float> bias = {}, double epsilon = 1e-5)
+        : scale(mean.size()), shift(mean.size()) {
+        const auto fits = [&](std::span<const float> values) { return values.empty() || values.size() == mean.size(); };
+        if (variance.size() != mean.size() || !fits(weight) || !fits(bias)) {
+            throw Error(QCONV_INVALID_ARGUMENT, "mean, variance, weight and bias of a batch norm differ in size");
+        }
+        const auto or_null = [](std::span<const float> values) { return values.empty() ? nullptr : values.data(); };
+        check(qconv_fold_batch_norm(static_cast<std::int64_t>(mean.size()), mean.data(), variance.data(),
+                                    or_null(weight), or_null(bias), epsilon, scale.data(), shift.data()));
+    }
+};
+
+/// Layers one after another; between them packed signs wherever the next one takes signs (qconv_network in qconv.h).
+/// Movable, not copyable. Its const functions may run on several threads at once.
+class Network {
+public:
+    explicit Network(std::span<const NetworkLayer> layers) {
+        std::vector<qconv_network_layer> rows;
+        for (const NetworkLayer &layer : layers) {
+            const qconv_layer_config &c = layer.config;
+            check(qconv_layer_config_check(&c));
+            require_size("weight", layer.weight, c.out_channels * (c.in_channels / c.groups) * c.kernel_size);
+            if (!layer.bias.empty()) require_size("bias", layer.bias, c.out_channels);
+            if (!layer.scale.empty()) require_size("scale", layer.scale, c.out_channels);
+            if (!layer.shift.empty()) require_size("shift", layer.shift, c.out_channels);
+            rows.push_back({c, layer.weight.data(), data_or_null(layer.bias), data_or_null(layer.scale),
+                            data_or_null(layer.shift)});
+        }
+        if (!rows.empty()) in_channels_ = rows.front().config.in_channels;
+        if (!rows.empty()) out_channels_ = rows.back().config.out_channels;
+        qconv_network *network = nullptr;
+        check(qconv_network_create(rows.data(), rows.size(), &network));
+        network_.reset(network);
+    }
+
+    /// Output positions for an input of `width` positions.
+    std::int64_t width_out(std::int64_t width) const {
+        std::int64_t result = 0;
+        check(qconv_network_width_out(network_.get(), width, &result));
+        return result;
+    }
+    /// Bytes of scratch that forward needs at the present thread setting.
+    std::size_t workspace_size(std::int64_t batch, std::int64_t width) const {
+        std::size_t bytes = 0;
+        check(qconv_network_workspace_size(network_.get(), batch, width, &bytes));
+        return bytes;
+    }
+    /// As Layer::forward.
+    void forward(std::span<const float> x, std::int64_t batch, std::int64_t width, std::span<float> y,
+                 std::span<std::byte> workspace = {}) const {
+        require_size("x", x, batch * in_channels_ * width);
+        require_size("y", y, batch * out_channels_ * width_out(width));
+        check(qconv_network_forward(network_.get(), x.data(), batch, width, y.data(),
+                                    workspace.empty() ? nullptr : workspace.data(), workspace.size()));
+    }
+    std::vector<float> forward(std::span<const float> x, std::int64_t batch, std::int64_t width) const {
+        require_size("x", x, batch * in_channels_ * width);
+        std::vector<float> y(static_cast<std::size_t>(batch * out_channels_ * width_out(width)));
+        forward(x, batch, width, y);
+        return y;
+    }
+    /// Whether packed signs enter this layer; else floats do.
+    bool packed(std::size_t layer) const { return qconv_network_packed(network_.get(), layer) != 0; }
+
+    /// For the C ABI; the network stays the owner.
+    qconv_network *get() const { return network_.get(); }
+
+private:
+    static const float *data_or_null(std::span<const float> values) { return values.empty() ? nullptr : values.data(); }
+    static void require_size(const char *name, std::span<const float> values, std::int64_t expected) {
+        if (expected >= 0 && values.size() == static_cast<std::size_t>(expected)) return;
+        throw Error(QCONV_INVALID_ARGUMENT, std::string(name) + " has " + std::to_string(values.size()) +
+                                                " values; the shape needs " + std::to_string(expected));
+    }
+
+    struct Destroy {
+        void operator()(qconv_network *network) const noexcept { qconv_network_destroy(network); }
+    };
+
+    std::unique_ptr<qconv_network, Destroy> network_;
+    std::int64_t in_channels_ = 0;
+    std::int64_t out_channels_ = 0;
+};
+
 } // namespace qconv
