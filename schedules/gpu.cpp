@@ -19,6 +19,7 @@ constexpr int stage_threads = 128; // of a block that computes an input stage
 
 class Gpu : public Schedules {
 public:
+    using Schedules::apply;
     void apply(const ForwardStages &s, const Target &target) const override;
     void apply(const LookupStages &s, const Target &target) const override;
     void apply(const GradInputSumStages &s, const Target &target) const override;
