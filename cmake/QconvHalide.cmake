@@ -17,6 +17,16 @@ else()
     foreach(target Halide::Halide Halide::Runtime)
         set_target_properties(${target} PROPERTIES SYSTEM ON)
     endforeach()
+
+    # The LLVM inside libHalide, which tuning records name: it says so only in its symbols' version.
+    get_target_property(halide_library Halide::Halide IMPORTED_LOCATION_RELEASE)
+    cmake_path(GET halide_library PARENT_PATH QCONV_HALIDE_FOLDER)
+    cmake_path(ABSOLUTE_PATH QCONV_HALIDE_FOLDER NORMALIZE)
+    if(NOT QCONV_LLVM_VERSION)
+        file(STRINGS "${halide_library}" versions REGEX "^LLVM[0-9]+\\.[0-9.]+$" LIMIT_COUNT 1)
+        string(REPLACE "LLVM" "" version "${versions}")
+        set(QCONV_LLVM_VERSION "${version}" CACHE INTERNAL "LLVM of libHalide")
+    endif()
 endif()
 
 # The objects that make a kernel: what is compiled again when one of them changes. In a cross build, those that the given

@@ -10,7 +10,7 @@ target_compile_options(qconv_generators PRIVATE $<$<CONFIG:Release>:-O1>)
 target_precompile_headers(qconv_generators PRIVATE <Halide.h>)
 
 # What both tools need.
-set(common_sources app emit_commands files kernel_table targets text)
+set(common_sources app emit_commands files kernel_list kernel_table targets text)
 list(TRANSFORM common_sources REPLACE "(.+)" "tools/\\1.cpp")
 add_library(qconv_tool_common STATIC ${common_sources})
 target_include_directories(qconv_tool_common PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/runtime
@@ -32,16 +32,23 @@ list(REMOVE_ITEM tool_sources "${PROJECT_SOURCE_DIR}/tools/emit_main.cpp"
      "${PROJECT_SOURCE_DIR}/tools/emit.cpp" ${common_paths})
 qconv_embed_text(kernels.json embedded_kernels_json "${PROJECT_BINARY_DIR}/generated/embedded_kernels.cpp")
 qconv_embed_text(bench/workloads.csv embedded_workloads_csv "${PROJECT_BINARY_DIR}/generated/embedded_workloads.cpp")
+include(QconvSourceHashes)
+qconv_source_hashes("${PROJECT_BINARY_DIR}/generated/source_hashes.cpp")
 add_executable(qconvc ${tool_sources} tests/support/reference.cpp tests/support/reference_backward.cpp
                       "${PROJECT_BINARY_DIR}/generated/embedded_kernels.cpp"
-                      "${PROJECT_BINARY_DIR}/generated/embedded_workloads.cpp")
+                      "${PROJECT_BINARY_DIR}/generated/embedded_workloads.cpp"
+                      "${PROJECT_BINARY_DIR}/generated/source_hashes.cpp")
 target_compile_definitions(qconvc PRIVATE QCONV_HALIDE_VERSION="${Halide_VERSION}")
+# What tuning alone is told, so that a change of it compiles these files only.
+set_source_files_properties(tools/tune_build.cpp tools/tune_retrain.cpp PROPERTIES COMPILE_DEFINITIONS
+    "QCONV_LLVM_VERSION=\"${QCONV_LLVM_VERSION}\";QCONV_HALIDE_PROGRAMS=\"${QCONV_HALIDE_FOLDER}/../bin\";\
+QCONV_MEASURE_LINK_FLAGS=\"$<$<BOOL:${QCONV_SANITIZE}>:-fsanitize=address,undefined>\"")
 # Command lines and JSON need no speed; the oracle, the clock and the peaks do.
 target_compile_options(qconvc PRIVATE $<$<CONFIG:Release>:-O1>)
 set_source_files_properties(tests/support/reference.cpp tests/support/reference_backward.cpp tools/oracle.cpp
                             tools/random_data.cpp tools/bench_timing.cpp tools/peaks.cpp
                             PROPERTIES COMPILE_OPTIONS $<$<CONFIG:Release>:-O2>)
 target_link_libraries(qconvc PRIVATE
-    qconv_tool_common qconv_generators
+    qconv_tool_common qconv_generators SQLiteCpp
     $<LINK_LIBRARY:WHOLE_ARCHIVE,qconv> $<LINK_LIBRARY:WHOLE_ARCHIVE,qconv_halide_runtime> ${CMAKE_DL_LIBS})
 set_target_properties(qconvc PROPERTIES ENABLE_EXPORTS ON INSTALL_RPATH "$ORIGIN/../lib/qconv")

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "Halide.h"
+#include "qconv/layout.h"
 
 namespace qconv {
 
@@ -27,6 +28,10 @@ public:
     Halide::GeneratorParam<int> stride_by{"stride", 0};
     Halide::GeneratorParam<int> dilation_by{"dilation", 0};
     Halide::GeneratorParam<int> groups{"groups", 0};
+    // What an autoscheduler assumes of a specialised kernel's calls; our own schedules need no estimates.
+    Halide::GeneratorParam<int> width_estimate{"width_estimate", 0};
+    Halide::GeneratorParam<int> width_out_estimate{"width_out_estimate", 0};
+    Halide::GeneratorParam<int> batch_estimate{"batch_estimate", 1};
     // Layout, as in qconv_kernel.
     Halide::GeneratorParam<bool> unit_stride{"unit_stride", false};
     Halide::GeneratorParam<int> out_block{"out_block", 1};
@@ -108,6 +113,24 @@ protected:
         }
         to.insert(to.end(), rest.begin(), rest.end());
         return to;
+    }
+
+    /// ceil_div of sizes that a kernel takes as int32.
+    static int blocks(int64_t count, int64_t block) { return static_cast<int>(ceil_div(count, block)); }
+    /// Sizes of one group.
+    int group_channels() const { return in_channels.value() / groups.value(); }
+    int group_outputs() const { return out_channels.value() / groups.value(); }
+
+    /// For autoschedulers: a tensor [width, channels of a group, groups, batch] or any other buffer, by its extents.
+    template <class Buffer>
+    void estimate_buffer(Buffer &buffer, const std::vector<int> &extents) const {
+        for (size_t d = 0; d < extents.size(); d++)
+            buffer.dim(static_cast<int>(d)).set_estimate(0, extents[d]);
+    }
+    template <class Scalar, class Value>
+    static void estimate_scalars(std::initializer_list<Scalar *> scalars, Value value) {
+        for (Scalar *scalar : scalars)
+            scalar->set_estimate(value);
     }
 
     /// Buffers start at 0; a tensor's channels and groups are known in a specialised kernel. `channels` of the layer.

@@ -133,6 +133,27 @@ protected:
         y(min(at, width_out - 1), o, g, n) = value; // said so that no position beyond is asked for
     }
 
+    /// Estimates for an autoscheduler, of a call with few edge columns; `weight_extents` are those of the packed
+    /// weights.
+    void estimate_call(const std::vector<int> &weight_extents) {
+        const int out = this->width_out_estimate, images = this->batch_estimate, group_count = this->groups;
+        this->estimate_buffer(x, {this->width_estimate, this->group_channels(), group_count, images});
+        this->estimate_buffer(weight, weight_extents);
+        this->estimate_buffer(offset, {this->group_outputs(), group_count});
+        this->estimate_buffer(edge, {this->kernel_taps + 1, this->group_outputs(), group_count});
+        this->estimate_buffer(y, {out, this->group_outputs(), group_count, images});
+        kernel_size_in.set_estimate(int(this->kernel_taps));
+        stride_in.set_estimate(int(this->stride_by));
+        dilation_in.set_estimate(int(this->dilation_by));
+        tile_width.set_estimate(out);
+        edge_right.set_estimate(out - 1);
+        this->estimate_scalars({&pad_left, &pad_level, &next}, 0);
+        this->estimate_scalars({&edge_left, &dot_factor, &window_factor, &quantizer}, 1);
+        this->estimate_scalars({&pad_delta, &mix}, 0.0f);
+        this->estimate_scalars({&scale, &pad_value, &levels, &divisor, &next_levels, &next_divisor}, 1.0f);
+    }
+    int out_blocks() const { return this->blocks(this->group_outputs(), this->out_block); }
+
     /// Buffers start at 0 and packed weights are dense, `block` being the known extents of their inner dimensions; the
     /// constants of a specialised kernel are made known to the compiler.
     void describe_buffers(const std::vector<int> &block) {

@@ -34,7 +34,12 @@ public:
     }
 
     void schedule() {
-        if (using_autoscheduler()) return;
+        if (using_autoscheduler()) {
+            const int taps_of_word = word_taps();
+            return estimate_call({out_block, blocks(kernel_taps, taps_of_word),
+                                  taps_of_word == 1 ? blocks(group_channels(), word_channels) : 1, weight_planes,
+                                  out_blocks(), groups});
+        }
         schedules::ForwardStages stages;
         fill(stages, input, strict.defined() ? std::vector<Expr>{strict} : std::vector<Expr>{});
         fill_sums(stages);

@@ -37,7 +37,10 @@ public:
     }
 
     void schedule() {
-        if (using_autoscheduler()) return;
+        if (using_autoscheduler()) {
+            return estimate_call({tables, kernel_taps, group_outputs(),
+                                  blocks(group_channels(), tables.value() * table_channels.value()), groups});
+        }
         schedules::LookupStages stages;
         fill(stages, input, float_input_cases());
         stages.phased = is_unit_stride() ? Func() : input.back();

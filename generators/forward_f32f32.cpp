@@ -25,7 +25,9 @@ public:
     }
 
     void schedule() {
-        if (using_autoscheduler()) return;
+        if (using_autoscheduler()) {
+            return estimate_call({out_block, kernel_taps, group_channels(), out_blocks(), groups});
+        }
         schedules::ForwardStages stages;
         fill(stages, input, float_input_cases());
         stages.phased = !splits_phases() ? Func() : input.back();

@@ -40,7 +40,12 @@ public:
     }
 
     void schedule() {
-        if (using_autoscheduler()) return;
+        if (using_autoscheduler()) {
+            const int taps_of_word = word_taps();
+            return estimate_call({elements(), out_block, blocks(kernel_taps, taps_of_word),
+                                  taps_of_word == 1 ? blocks(group_channels(), word_channels) : 1, out_blocks(),
+                                  groups});
+        }
         schedules::ForwardStages stages;
         fill(stages, input, {quantizer == QCONV_INPUTDOREFA});
         stages.phased = !splits_phases() ? Func() : words;

@@ -128,6 +128,28 @@ protected:
         stages.factor_cases = {factor_kind == int(Surrogate::One), from_state(), derivative_is_one()};
     }
 
+    /// Estimates for an autoscheduler; `weight_extents` are those of the packed weights.
+    void estimate_call(const std::vector<int> &weight_extents) {
+        const int out = this->width_out_estimate, images = this->batch_estimate, group_count = this->groups;
+        const int in = this->width_estimate, step = this->stride_by;
+        const int reach = this->blocks(int64_t{this->dilation_by.value()} * (this->kernel_taps - 1), step);
+        this->estimate_buffer(grad_output, {out, this->group_outputs(), group_count, images});
+        this->estimate_buffer(weight, weight_extents);
+        this->estimate_buffer(tap_shift, {this->kernel_taps});
+        this->estimate_buffer(phase_start, {step + 1});
+        this->estimate_buffer(x, {in, this->group_channels(), group_count, images});
+        this->estimate_buffer(state, {int(state_words(in)), 2, this->group_channels(), group_count, images});
+        const int columns = this->blocks(in, step);
+        this->estimate_buffer(grad_input, {step, columns, this->group_channels(), group_count, images});
+        stride_in.set_estimate(step);
+        tile_width.set_estimate(columns);
+        shift_min.set_estimate(-reach);
+        this->estimate_scalars({&shift_max, &next}, 0);
+        this->estimate_scalars({&factor_kind, &quantizer}, 1);
+        this->estimate_scalars({&mix}, 0.0f);
+        this->estimate_scalars({&threshold, &beta, &next_beta}, 1.0f);
+    }
+
     void describe_buffers() {
         this->describe_tensor(grad_output, 1, this->out_channels);
         this->describe_tensor(x, 1, this->in_channels);

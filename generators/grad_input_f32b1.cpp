@@ -39,7 +39,10 @@ public:
     }
 
     void schedule() {
-        if (using_autoscheduler()) return;
+        if (using_autoscheduler()) {
+            return estimate_call({tables, kernel_taps, group_channels(),
+                                  blocks(group_outputs(), tables.value() * table_channels.value()), groups});
+        }
         schedules::GradInputLookupStages stages;
         fill(stages, padded);
         stages.halves = lookup.halves, stages.table = lookup.table, stages.entry = j;

@@ -23,7 +23,10 @@ public:
     }
 
     void schedule() {
-        if (using_autoscheduler()) return;
+        if (using_autoscheduler()) {
+            return estimate_call(
+                {out_block, kernel_taps, group_outputs(), blocks(group_channels(), out_block), groups});
+        }
         schedules::GradInputSumStages stages;
         fill(stages, padded);
         stages.channel_block = out_block;

@@ -130,6 +130,31 @@ protected:
     Expr from_state() const { return source == int(Surrogate::FromState); }
     Expr needs_no_weight() const { return weight_factor == int(Surrogate::One); }
 
+    /// Estimates for an autoscheduler, of a call whose tile is `tile` positions.
+    void estimate_call(int tile) {
+        const int out = this->width_out_estimate, images = this->batch_estimate, group_count = this->groups;
+        const int in = this->width_estimate, channels_of_group = this->group_channels();
+        const std::vector<int> weights{this->kernel_taps, channels_of_group, this->group_outputs(), group_count};
+        this->estimate_buffer(grad_output, {out, this->group_outputs(), group_count, images});
+        this->estimate_buffer(x, {in, channels_of_group, group_count, images});
+        this->estimate_buffer(state, {int(state_words(in)), 2, channels_of_group, group_count, images});
+        this->estimate_buffer(weight, weights);
+        this->estimate_buffer(grad_weight, weights);
+        kernel_size_in.set_estimate(int(this->kernel_taps));
+        stride_in.set_estimate(int(this->stride_by));
+        dilation_in.set_estimate(int(this->dilation_by));
+        tile_width.set_estimate(tile);
+        tile_channels.set_estimate(channels_of_group);
+        edge_right.set_estimate(out - 1);
+        this->estimate_scalars({&pad_left, &next, &weight_factor, &weight_next}, 0);
+        this->estimate_scalars({&edge_left, &source, &quantizer, &weight_quantizer}, 1);
+        this->estimate_scalars({&pad_delta, &mix, &weight_mix}, 0.0f);
+        this->estimate_scalars({&pad_value, &levels, &divisor, &next_levels, &next_divisor}, 1.0f);
+        this->estimate_scalars({&weight_beta, &weight_next_beta}, 1.0f);
+    }
+    /// The widest whole tile within an estimated row.
+    int estimated_tile() const { return this->blocks(this->width_out_estimate, this->width_block) * this->width_block; }
+
     void describe_buffers() {
         this->describe_tensor(grad_output, 1, this->out_channels);
         this->describe_tensor(x, 1, this->in_channels);

@@ -45,7 +45,7 @@ public:
     }
 
     void schedule() {
-        if (using_autoscheduler()) return;
+        if (using_autoscheduler()) return estimate_call(estimated_tile());
         schedules::GradWeightLookupStages stages;
         fill(stages);
         stages.transposed = transposed, stages.signs = signs, stages.padded = padded, stages.index = index;

@@ -31,7 +31,7 @@ public:
     }
 
     void schedule() {
-        if (using_autoscheduler()) return;
+        if (using_autoscheduler()) return estimate_call(estimated_tile());
         schedules::GradWeightSumStages stages;
         fill(stages);
         stages.transposed = transposed, stages.signs = signs, stages.padded = padded;

@@ -33,7 +33,7 @@ public:
     }
 
     void schedule() {
-        if (using_autoscheduler()) return;
+        if (using_autoscheduler()) return estimate_call(estimated_tile());
         schedules::GradWeightRowStages stages;
         fill(stages);
         stages.rows = rows, stages.signs = signs, stages.padded = padded;

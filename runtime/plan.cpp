@@ -35,6 +35,7 @@ double multiplications_per_nanosecond(const qconv_kernel &kernel) {
 // Width blocks of the widest tile that stays in cache, but not so narrow that most of it is shared with its neighbours.
 std::int64_t widest_in_cache(const qconv_kernel &kernel, const qconv_layer_config &config) {
     const std::int64_t block = kernel.width_block;
+    if (kernel.tile_width > 0) return ceil_div(kernel.tile_width, block);
     const std::int64_t positions = scratch_in_cache / scratch_per_position(kernel, config) - tap_span(config);
     const std::int64_t blocks = positions / (config.stride * block);
     const std::int64_t fewest = std::max(fewest_blocks, ceil_div(2 * tap_span(config), config.stride * block));

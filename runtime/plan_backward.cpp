@@ -106,7 +106,9 @@ std::int64_t grad_weight_tile(const qconv_kernel &kernel, const qconv_layer_conf
     const std::int64_t per_output = (kernel.out_block + inputs) * float_bytes;
     const std::int64_t block = kernel.width_block;
     const std::int64_t most = std::max<std::int64_t>(widest_tile / block, 1);
-    const std::int64_t fit = std::clamp(tile_in_cache / per_output / block, std::min(fewest_blocks, most), most);
+    const std::int64_t fit = kernel.tile_width > 0
+                                 ? ceil_div(kernel.tile_width, block)
+                                 : std::clamp(tile_in_cache / per_output / block, std::min(fewest_blocks, most), most);
     const std::int64_t blocks = ceil_div(width_out, block);
     return ceil_div(blocks, ceil_div(blocks, fit)) * block;
 }
@@ -126,7 +128,9 @@ GradInputPlan plan_grad_input(const qconv_kernel &kernel, const qconv_layer_conf
     const std::int64_t most = std::max<std::int64_t>(widest_tile / block, 1);
     // Not so narrow that most of a tile's gradients are its neighbours' too.
     const std::int64_t fewest = std::max<std::int64_t>(ceil_div(2 * reach, block), 1);
-    std::int64_t tiles = ceil_div(blocks, std::min(std::max(fit / block, fewest), most));
+    const std::int64_t widest =
+        kernel.tile_width > 0 ? ceil_div(kernel.tile_width, block) : std::min(std::max(fit / block, fewest), most);
+    std::int64_t tiles = ceil_div(blocks, widest);
     if (workers > 1) tiles = choose_tiles(tiles, blocks, rows, workers);
     const std::int64_t tile_blocks = ceil_div(blocks, tiles);
     plan.tile_width = tile_blocks * block;

@@ -37,7 +37,7 @@ bool same_content(const qconv_kernel &a, const qconv_kernel &b) {
             std::make_tuple(k.op, k.path, k.call, k.word_bits, k.element_bits, k.word_channels),
             std::make_tuple(k.input_planes, k.weight_planes, k.table_channels, k.tables),
             std::make_tuple(k.out_block, k.width_block, k.unit_stride, k.window_sum, k.channel_block, k.tap_block,
-                            k.vector_words, k.level_offset),
+                            k.vector_words, k.level_offset, k.tile_width),
             std::make_tuple(k.in_channels, k.out_channels, k.kernel_size, k.stride, k.dilation, k.groups));
     };
     return fields(a) == fields(b);
@@ -49,6 +49,7 @@ const char *layout_defect(const qconv_kernel &k) {
     if (path_name(k.path) == nullptr) return "path is unknown";
     if (k.op == QCONV_OP_SAVE_STATE || k.op == QCONV_OP_TO_BITS) return nullptr;
     if (k.out_block < 1 || k.width_block < 1) return "out_block and width_block must be at least 1";
+    if (k.tile_width < 0) return "tile_width must be 0 or positive";
     const bool words = k.path == QCONV_PATH_B1B1 || k.path == QCONV_PATH_INT8;
     const bool from_bits = k.op == QCONV_OP_BITS_TO_BITS || k.op == QCONV_OP_BITS_TO_FLOAT;
     if (from_bits && (k.path != QCONV_PATH_B1B1 || k.input_planes != 1)) return "packed signs are one plane of b1b1";

@@ -19,7 +19,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Options {
-    std::string layers, folder, name;
+    std::string layers, folder, name, tuned;
     std::vector<std::string> targets, directions = {"forward"};
     int jobs = usable_cpus();
     bool json = false;
@@ -61,19 +61,30 @@ Json manifest(const std::vector<LayerSpec> &layers, const CompileOptions &option
     for (const TargetInfo &target : options.targets) {
         json["options"]["targets"].push_back({{"name", target.label}, {"halide", target.halide}});
     }
+    if (options.tuned) {
+        json["tuned"] = {{"file", options.tuned->file().string()},
+                         {"valid_records", options.tuned->valid()},
+                         {"stale_records", options.tuned->stale()}};
+    }
     for (const OutputFile &file : compiled.files)
         json["files"].push_back({{"name", file.name}, {"bytes", file.bytes}});
     for (const CompiledKernel &k : compiled.kernels) {
-        json["kernels"].push_back({{"name", k.name},
-                                   {"kernel", k.row.name},
-                                   {"op", qconv_op_name(k.row.layout.op)},
-                                   {"path", qconv_path_name(k.row.layout.path)},
-                                   {"target", k.target.label},
-                                   {"function", k.function},
-                                   {"shape", shape_json(k.shape)},
-                                   {"params", k.row.params},
-                                   {"object_bytes", k.object_bytes},
-                                   {"seconds", k.seconds}});
+        Json kernel = {{"name", k.name},
+                       {"kernel", k.row.name},
+                       {"op", qconv_op_name(k.row.layout.op)},
+                       {"path", qconv_path_name(k.row.layout.path)},
+                       {"target", k.target.label},
+                       {"function", k.function},
+                       {"shape", shape_json(k.shape)},
+                       {"params", k.row.params},
+                       {"object_bytes", k.object_bytes},
+                       {"seconds", k.seconds}};
+        if (k.row.layout.tile_width > 0) kernel["tile_width"] = k.row.layout.tile_width;
+        if (!k.row.autoscheduler.name.empty()) {
+            kernel["autoscheduler"] = {{"name", k.row.autoscheduler.name}, {"params", k.row.autoscheduler.params}};
+        }
+        if (!k.tuned.is_null()) kernel["tuned"] = k.tuned;
+        json["kernels"].push_back(std::move(kernel));
     }
     for (std::size_t i = 0; i < layers.size(); i++) {
         Json layer = {{"name", layers[i].name}, {"layer", describe_layer(layers[i])}};
@@ -91,6 +102,17 @@ Json manifest(const std::vector<LayerSpec> &layers, const CompileOptions &option
     return json;
 }
 
+/// What the records gave, after a line of the summary.
+std::string describe_tuned(const CompiledKernel &kernel) {
+    if (kernel.tuned.is_null()) return "";
+    const std::string strategy = kernel.tuned["strategy"];
+    if (strategy == "default") return "  tuned: the default is the best known";
+    const std::string note = kernel.tuned.value("note", "");
+    return fmt::format("  tuned: {:.2f}x the default, by {}{}{}", kernel.tuned["gain_over_default"].get<double>(),
+                       strategy, kernel.tuned["confirmed"].get<bool>() ? "" : ", not confirmed",
+                       note.empty() ? "" : "; " + note);
+}
+
 void print_summary(const std::vector<LayerSpec> &layers, const CompileOptions &options, const Compiled &compiled,
                    const std::string &folder) {
     constexpr std::size_t kShown = 40;
@@ -105,8 +127,8 @@ void print_summary(const std::vector<LayerSpec> &layers, const CompileOptions &o
                 fmt::print("    {:<13} ", k.target.label);
                 if (several) fmt::print("{:<12} ", op_option(op));
                 if (k.first_layer == layers[i].name) {
-                    fmt::print("{:<32} {:>10}  {}\n", k.row.name, human_bytes(k.object_bytes),
-                               human_seconds(k.seconds));
+                    fmt::print("{:<32} {:>10}  {}{}\n", k.row.name, human_bytes(k.object_bytes),
+                               human_seconds(k.seconds), describe_tuned(k));
                 } else {
                     fmt::print("shared with {}\n", k.first_layer);
                 }
@@ -125,7 +147,16 @@ void compile(const Options &options) {
     std::vector<LayerSpec> layers = read_layer_file(options.layers);
     for (LayerSpec &layer : layers)
         layer.config.directions = parse_directions(options.directions);
-    CompileOptions compile_options{library_name(options), find_targets(options.targets), options.jobs};
+    CompileOptions compile_options{library_name(options), find_targets(options.targets), options.jobs, nullptr};
+    std::optional<TunedKernels> tuned;
+    if (!options.tuned.empty()) {
+        tuned.emplace(options.tuned);
+        compile_options.tuned = &*tuned;
+        if (tuned->stale() > 0) {
+            fmt::print(stderr, "qconvc: {}: {} not used, the first because {}\n", options.tuned,
+                       counted(tuned->stale(), "stale record"), tuned->stale_reason_seen());
+        }
+    }
     ScratchFolder scratch(options.folder);
     Compiled compiled = compile_layers(layers, compile_options, scratch.path());
 
@@ -166,6 +197,8 @@ void add_compile_command(CLI::App &app) {
     command->add_option("-j,--jobs", options->jobs, "Compiler processes at once")
         ->check(CLI::Range(1, 256))
         ->capture_default_str();
+    command->add_option("--tuned", options->tuned,
+                        "Database or file of tuning records: the best kernel known for each layer (qconvc tune)");
     command->add_flag("--json", options->json, "Print the manifest instead of a summary");
     command->footer(
         "Writes lib<name>_<target>.a and <name>_<target>.h for each target, the Halide runtime once a platform, and\n"
@@ -173,6 +206,7 @@ void add_compile_command(CLI::App &app) {
         "Examples:\n"
         "  qconvc compile net.json --target host -o kernels\n"
         "  qconvc compile net.json --target host -o kernels --directions training\n"
+        "  qconvc compile net.json --target host -o kernels --tuned tuned.db\n"
         "  qconvc compile net.json -t avx2 -t avx512_zen4 -o kernels --jobs 4\n"
         "  qconvc compile net.json -t arm64 -t arm64_dotprod -t arm-64-osx-arm_dot_prod -o kernels\n"
         "  cc app.c -Ikernels kernels/libnet_avx2.a -l:libqconv.a kernels/libqconv_halide_runtime_x86-64-linux.a \\\n"

@@ -36,7 +36,8 @@ auto key_of(const ShapeConstants &s) {
     return std::tuple(s.in_channels, s.out_channels, s.kernel_size, s.stride, s.dilation, s.groups);
 }
 
-/// The row of kernels.json with the least estimated cost for one op of this layer.
+} // namespace
+
 const KernelRow &choose_kernel(const std::vector<KernelRow> &list, const LayerSpec &layer, qconv_op op,
                                const TargetInfo &target) {
     const KernelRow *best = nullptr;
@@ -54,6 +55,8 @@ const KernelRow &choose_kernel(const std::vector<KernelRow> &list, const LayerSp
     throw InputError(fmt::format("layer '{}' ({}): no {} kernel for {} serves it", layer.name, describe_layer(layer),
                                  op_option(op), target.name));
 }
+
+namespace {
 
 /// The ops that a layer needs for its directions.
 std::vector<qconv_op> needed_ops(const qconv_layer_config &config) {
@@ -78,7 +81,9 @@ void plan(const std::vector<LayerSpec> &layers, const CompileOptions &options, C
             check_interrupt();
             LayerKernels &kernels = choice.emplace_back();
             for (const qconv_op op : needed_ops(layer.config)) {
-                const KernelRow &row = choose_kernel(list, layer, op, target);
+                TunedChoice tuned;
+                if (options.tuned && op != QCONV_OP_SAVE_STATE) tuned = options.tuned->choose(layer, op, target);
+                const KernelRow row = tuned.row ? *tuned.row : choose_kernel(list, layer, op, target);
                 const ShapeConstants shape = shape_of(layer.config, op);
                 const auto [place, fresh] = known.try_emplace({row.name, key_of(shape)}, compiled.kernels.size());
                 kernels[op] = place->second;
@@ -95,6 +100,8 @@ void plan(const std::vector<LayerSpec> &layers, const CompileOptions &options, C
                 kernel.name = fmt::format("{}:{}", row.name, function);
                 kernel.function = function;
                 kernel.first_layer = layer.name;
+                kernel.sizes = tuned.sizes;
+                kernel.tuned = std::move(tuned.manifest);
             }
         }
     }
@@ -151,6 +158,11 @@ std::vector<std::string> emit_arguments(const CompiledKernel &kernel, const fs::
                                           kernel.function, "--output", output.string(),      "--shape"};
     for (const int64_t n : {s.in_channels, s.out_channels, s.kernel_size, s.stride, s.dilation, s.groups})
         arguments.push_back(std::to_string(n));
+    if (!kernel.row.autoscheduler.name.empty()) {
+        const CallSizes &sizes = kernel.sizes;
+        arguments.insert(arguments.end(), {"--sizes", std::to_string(sizes.width), std::to_string(sizes.width_out),
+                                           std::to_string(sizes.batch)});
+    }
     return arguments;
 }
 
@@ -173,7 +185,12 @@ Compiled compile_layers(const std::vector<LayerSpec> &layers, const CompileOptio
     plan(layers, options, compiled);
 
     const fs::path list = folder / "kernels.json";
-    write_atomically(list, embedded_kernels_json);
+    std::string rows;
+    std::set<std::string> listed;
+    for (const CompiledKernel &k : compiled.kernels) {
+        if (listed.insert(kernel_row_json(k.row)).second) rows += (rows.empty() ? "" : ",\n") + kernel_row_json(k.row);
+    }
+    write_atomically(list, "[" + rows + "]");
     std::vector<WorkerTask> tasks;
     std::vector<fs::path> objects;
     const auto add_task = [&](std::string label, std::vector<std::string> arguments, const fs::path &object) {

@@ -11,6 +11,7 @@
 #include "tools/emit.h"
 #include "tools/layer_file.h"
 #include "tools/targets.h"
+#include "tools/tuned.h"
 
 namespace qconv::tools {
 
@@ -18,6 +19,7 @@ struct CompileOptions {
     std::string name; // of the libraries: lib<name>_<target>.a
     std::vector<TargetInfo> targets;
     int jobs = 1;
+    const TunedKernels *tuned = nullptr; // records to choose kernels by
 };
 
 /// A kernel specialised for one op and shape, serving one or more layers.
@@ -28,6 +30,8 @@ struct CompiledKernel {
     std::string name;     // in the registry: "<row>:<function>"
     std::string function; // symbol; the argv entry is function + "_argv"
     std::string first_layer;
+    CallSizes sizes;              // that an autoscheduled kernel is made for
+    nlohmann::ordered_json tuned; // what the records say of it; null without any
     std::uintmax_t object_bytes = 0;
     double seconds = 0;
 };
@@ -46,6 +50,10 @@ struct Compiled {
     std::vector<OutputFile> files;                 // in the order they should appear in the output folder
     double seconds = 0;
 };
+
+/// The row of a list with the least estimated cost for one op of this layer. Throws InputError if none serves it.
+const KernelRow &choose_kernel(const std::vector<KernelRow> &list, const LayerSpec &layer, qconv_op op,
+                               const TargetInfo &target);
 
 /// Compiles what each layer needs for its directions (config.directions) into `folder`, showing progress: the row of
 /// kernels.json with the least estimated cost for each op. Throws InputError if no row serves an op of a layer, and

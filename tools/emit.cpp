@@ -1,7 +1,9 @@
 #include "tools/emit.h"
 
+#include <dlfcn.h>
+
+#include <cctype>
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 #include <stdexcept>
 
 #include "Halide.h"
@@ -10,40 +12,18 @@ namespace qconv {
 
 namespace {
 
-const std::map<std::string, qconv_path> &paths() {
-    static const std::map<std::string, qconv_path> table = {{"b1b1", QCONV_PATH_B1B1},
-                                                            {"int8", QCONV_PATH_INT8},
-                                                            {"f32b1", QCONV_PATH_F32B1},
-                                                            {"f32f32", QCONV_PATH_F32F32}};
-    return table;
-}
-
-const std::map<std::string, qconv_op> &ops() {
-    static const std::map<std::string, qconv_op> table = {{"forward", QCONV_OP_FORWARD},
-                                                          {"grad_input", QCONV_OP_GRAD_INPUT},
-                                                          {"grad_weight", QCONV_OP_GRAD_WEIGHT},
-                                                          {"save_state", QCONV_OP_SAVE_STATE},
-                                                          {"to_bits", QCONV_OP_TO_BITS},
-                                                          {"bits_to_bits", QCONV_OP_BITS_TO_BITS},
-                                                          {"bits_to_float", QCONV_OP_BITS_TO_FLOAT}};
-    return table;
-}
-
 /// Halide's exceptions are no std::exception; callers should not need to know.
 template <class Emit>
 void translating_errors(Emit emit) {
     try {
         emit();
     } catch (const Halide::Error &error) {
-        throw std::runtime_error(error.what());
+        const std::string words = error.what();
+        // Checks inside Halide say nothing but this.
+        if (words == "Error: ")
+            throw std::runtime_error("a check inside Halide failed (HL_DEBUG_CODEGEN=1 says which)");
+        throw std::runtime_error(words);
     }
-}
-
-int32_t int_param(const KernelRow &row, const std::string &key, int32_t missing) {
-    const auto found = row.params.find(key);
-    if (found == row.params.end()) return missing;
-    if (found->second == "true" || found->second == "false") return found->second == "true";
-    return std::stoi(found->second);
 }
 
 /// OpenCL has popcount as a builtin function; Halide's back end calls one that it does not define.
@@ -74,55 +54,20 @@ Halide::Module build_module(Halide::Internal::AbstractGenerator &generator, cons
     return pipeline.compile_to_module(arguments, function_name, target, Halide::LinkageType::ExternalPlusMetadata);
 }
 
-KernelRow parse_row(const nlohmann::json &json) {
-    KernelRow row{};
-    row.name = json.at("name").get<std::string>();
-    row.generator = json.at("generator").get<std::string>();
-    row.params = json.at("params").get<std::map<std::string, std::string>>();
-    row.targets = json.at("targets").get<std::vector<std::string>>();
-    qconv_kernel &layout = row.layout;
-    layout.op = ops().at(json.at("op").get<std::string>());
-    layout.path = paths().at(json.at("path").get<std::string>());
-    const bool words = layout.path == QCONV_PATH_B1B1 || layout.path == QCONV_PATH_INT8;
-    layout.word_bits = words ? int_param(row, "word_bits", 32) : 0;
-    layout.element_bits = layout.path == QCONV_PATH_B1B1 ? 1 : int_param(row, "element_bits", 0);
-    layout.word_channels = int_param(row, "word_channels", 0);
-    const int32_t planes = layout.path == QCONV_PATH_B1B1 ? 1 : 0;
-    layout.input_planes = int_param(row, "input_planes", planes);
-    layout.weight_planes = int_param(row, "weight_planes", planes);
-    layout.table_channels = int_param(row, "table_channels", 0);
-    layout.tables = int_param(row, "tables", 0);
-    layout.out_block = int_param(row, "out_block", 1);
-    layout.tap_block = int_param(row, "tap_block", 0);
-    layout.channel_block = int_param(row, "channel_block", layout.tap_block > 0 ? 1 : 0);
-    layout.width_block = int_param(row, "width_block", 1);
-    layout.unit_stride = int_param(row, "unit_stride", 0);
-    layout.window_sum = int_param(row, "window_sum", 0);
-    layout.vector_words = int_param(row, "vector_words", 0);
-    layout.level_offset = int_param(row, "level_offset", 0);
-    return row;
+/// Autoschedulers are plug-ins that lie beside libHalide.
+void load_autoscheduler(const std::string &name) {
+    Dl_info halide{};
+    dladdr(reinterpret_cast<const void *>(&Halide::load_plugin), &halide);
+    std::string file = "libautoschedule_";
+    for (const char c : name)
+        file += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    Halide::load_plugin((std::filesystem::path(halide.dli_fname).parent_path() / (file + ".so")).string());
 }
 
 } // namespace
 
-std::vector<KernelRow> parse_kernel_list(std::string_view json_text) {
-    std::vector<KernelRow> rows;
-    const nlohmann::json list = nlohmann::json::parse(json_text);
-    for (const nlohmann::json &item : list) {
-        try {
-            rows.push_back(parse_row(item));
-        } catch (const std::exception &error) {
-            throw std::runtime_error("kernel list, row " + std::to_string(rows.size()) + ": " + error.what());
-        }
-    }
-    return rows;
-}
-
-namespace {
-
-/// Compiles one kernel to a file of that type.
-void emit(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
-          const std::string &function_name, Halide::OutputFileType type, const std::filesystem::path &file) {
+void emit_kernel(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
+                 const CallSizes &sizes, const std::string &function_name, const EmitFiles &files) {
     using Halide::Target;
     Target target = Target(halide_target)
                         .with_feature(Target::UserContext)
@@ -141,28 +86,36 @@ void emit(const KernelRow &row, const std::string &halide_target, const ShapeCon
         params["dilation"] = std::to_string(shape.dilation);
         params["groups"] = std::to_string(shape.groups);
     }
+    const Autoscheduler &autoscheduler = row.autoscheduler;
+    if (!autoscheduler.name.empty()) {
+        if (shape.in_channels == 0 || sizes.width == 0)
+            throw std::runtime_error("an autoscheduler needs the layer's shape and sizes");
+        params["width_estimate"] = std::to_string(sizes.width);
+        params["width_out_estimate"] = std::to_string(sizes.width_out);
+        params["batch_estimate"] = std::to_string(sizes.batch);
+    }
+    std::map<Halide::OutputFileType, std::string> outputs;
+    const auto add = [&](Halide::OutputFileType type, const std::filesystem::path &file) {
+        if (!file.empty()) outputs[type] = file.string();
+    };
+    add(Halide::OutputFileType::object, files.object);
+    add(Halide::OutputFileType::conceptual_stmt_html, files.loop_nest);
+    add(Halide::OutputFileType::schedule, files.schedule);
+    add(Halide::OutputFileType::featurization, files.featurization);
     // Paired loads fill a whole cycle and more of in-order cores, and gain nothing on others
     // (bench/results/arm-mca.md). LLVM takes this once a process, before its first kernel; what the user says instead
     // stands.
     if (target.arch == Target::ARM && target.bits == 64) setenv("HL_LLVM_ARGS", "-aarch64-enable-ldst-opt=false", 0);
     translating_errors([&] {
+        if (!autoscheduler.name.empty()) load_autoscheduler(autoscheduler.name);
+        const Halide::AutoschedulerParams scheduling(autoscheduler.name, autoscheduler.params);
         const auto generator =
-            Halide::Internal::GeneratorRegistry::create(row.generator, Halide::GeneratorContext(target));
+            Halide::Internal::GeneratorRegistry::create(row.generator, Halide::GeneratorContext(target, scheduling));
         generator->set_generatorparam_values(params);
-        build_module(*generator, function_name, target).compile({{type, file.string()}});
+        Halide::Module module = autoscheduler.name.empty() ? build_module(*generator, function_name, target)
+                                                           : generator->build_module(function_name);
+        module.compile(outputs);
     });
-}
-
-} // namespace
-
-void emit_kernel(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
-                 const std::string &function_name, const std::filesystem::path &object_file) {
-    emit(row, halide_target, shape, function_name, Halide::OutputFileType::object, object_file);
-}
-
-void emit_loop_nest(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
-                    const std::string &function_name, const std::filesystem::path &html_file) {
-    emit(row, halide_target, shape, function_name, Halide::OutputFileType::conceptual_stmt_html, html_file);
 }
 
 void emit_halide_runtime(const std::string &halide_target, const std::filesystem::path &object_file) {

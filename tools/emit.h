@@ -3,40 +3,33 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <string>
-#include <string_view>
-#include <vector>
 
-#include "qconv/qconv.h"
+#include "tools/kernel_list.h"
 
 namespace qconv {
-
-/// One row of kernels.json.
-struct KernelRow {
-    std::string name;                          ///< unique; docs/names.md has the grammar
-    std::string generator;                     ///< name of a registered Halide generator
-    std::map<std::string, std::string> params; ///< its generator params
-    std::vector<std::string> targets;          ///< short target names
-    qconv_kernel layout;                       ///< path and layout fields filled; name, target and call are not
-};
-
-/// Parses the text of kernels.json. Throws std::runtime_error that names the row and the field.
-std::vector<KernelRow> parse_kernel_list(std::string_view json_text);
 
 /// Shape a kernel is specialised for, counted as in qconv_layer_config; all 0 for a generic kernel.
 struct ShapeConstants {
     int64_t in_channels = 0, out_channels = 0, kernel_size = 0, stride = 0, dilation = 0, groups = 0;
 };
 
-/// Compiles one kernel into one object file, without Halide's runtime. Its entry points are `function_name` and, with
-/// Halide's argv convention, `function_name`_argv. Throws std::runtime_error with the compiler's words.
-void emit_kernel(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
-                 const std::string &function_name, const std::filesystem::path &object_file);
+/// Sizes of the calls that an autoscheduled kernel is made for.
+struct CallSizes {
+    int64_t width = 0, width_out = 0, batch = 1;
+};
 
-/// Writes the loop nest that the same kernel is lowered to, as a web page. Throws as emit_kernel does.
-void emit_loop_nest(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
-                    const std::string &function_name, const std::filesystem::path &html_file);
+/// What to write; empty paths are not written. Schedule and featurization exist for autoscheduled kernels only, the
+/// latter for adams2019's. The loop nest that the kernel is lowered to is a web page.
+struct EmitFiles {
+    std::filesystem::path object, loop_nest, schedule, featurization;
+};
+
+/// Compiles one kernel, without Halide's runtime, with the autoscheduler that the row names if it does (for a shape and
+/// `sizes`). Its entry points are `function_name` and, with Halide's argv convention, `function_name`_argv. Throws
+/// std::runtime_error with the compiler's words.
+void emit_kernel(const KernelRow &row, const std::string &halide_target, const ShapeConstants &shape,
+                 const CallSizes &sizes, const std::string &function_name, const EmitFiles &files);
 
 /// Writes Halide's runtime for an operating system and architecture (CPU features of the target are ignored); for a GPU
 /// target the one that knows CUDA and OpenCL.

@@ -17,7 +17,7 @@ namespace {
 struct EmitOptions {
     std::string list, kernel, target, function, output, kind = "generic";
     std::vector<std::string> targets;
-    std::vector<int64_t> shape;
+    std::vector<int64_t> shape, sizes;
     std::string sanitizer;
 };
 
@@ -48,9 +48,12 @@ void emit_one_kernel(const EmitOptions &options) {
         // Names repeat across targets: a row holds the params of some of them.
         if (row.name != options.kernel) continue;
         if (std::find(row.targets.begin(), row.targets.end(), target.name) == row.targets.end()) continue;
+        CallSizes sizes;
+        if (!options.sizes.empty()) sizes = {options.sizes[0], options.sizes[1], options.sizes[2]};
         emit_atomically(options.output, [&](const std::filesystem::path &file) {
-            const auto emit = file.extension() == ".html" ? emit_loop_nest : emit_kernel;
-            emit(row, halide, shape, options.function, file);
+            EmitFiles files;
+            (file.extension() == ".html" ? files.loop_nest : files.object) = file;
+            emit_kernel(row, halide, shape, sizes, options.function, files);
         });
         return;
     }
@@ -68,6 +71,7 @@ void add_emit_kernel_command(CLI::App &app, const char *name) {
     command->add_option("--function", options->function, "Symbol name")->required();
     command->add_option("--shape", options->shape, "in_channels out_channels kernel_size stride dilation groups")
         ->expected(6);
+    command->add_option("--sizes", options->sizes, "width width_out batch, for an autoscheduler")->expected(3);
     command->add_option("--sanitizer", options->sanitizer, "Instrument the kernel: link it with -fsanitize too")
         ->check(CLI::IsMember({"asan", "tsan"}));
     command->add_option("-o,--output", options->output, "Object file, or .html: the lowered loop nest")->required();

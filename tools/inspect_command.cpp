@@ -1,5 +1,4 @@
 // qconvc inspect
-#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 #include "tools/errors.h"
 #include "tools/files.h"
 #include "tools/ideal_loops.h"
+#include "tools/inspect_module.h"
 #include "tools/inspect_report.h"
 #include "tools/kernel_table.h"
 #include "tools/layer_file.h"
@@ -95,23 +95,6 @@ const TargetInfo *find_by_features(const std::string &halide) {
     return nullptr;
 }
 
-inspect::InspectFunction *load_module() {
-    const fs::path path =
-        (fs::read_symlink("/proc/self/exe").parent_path() / "../lib/qconv/libqconv_inspect.so").lexically_normal();
-    if (!fs::exists(path)) {
-        throw EnvironmentError(
-            fmt::format("inspect needs LLVM's libraries, and this qconvc was built without them: {} is missing "
-                        "(apt-get install llvm-22-dev, then build again)",
-                        path.string()));
-    }
-    void *module = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (!module) {
-        throw EnvironmentError(
-            fmt::format("inspect needs LLVM's libraries (Debian package libllvm22): cannot load {}", dlerror()));
-    }
-    return reinterpret_cast<inspect::InspectFunction *>(dlsym(module, "qconv_inspect"));
-}
-
 inspect::KernelFacts facts(const KernelRow *row) {
     if (!row) return {};
     const qconv_kernel &layout = row->layout;
@@ -132,7 +115,7 @@ std::vector<Inspected> inspect_library(const fs::path &file, const Rows &rows, c
         const TargetInfo *target = target_of(object);
         return target ? ideal_loop(*target, path) : inspect::PeakLoop();
     };
-    inspect::InspectFunction *const inspect = load_module();
+    inspect::InspectFunction *const inspect = load_inspect_module();
     std::vector<inspect::ObjectReport> objects;
     try {
         inspect(file, questions, objects);

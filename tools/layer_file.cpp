@@ -208,6 +208,10 @@ LayerSpec read_layer(const Json &json, const std::string &file, std::size_t inde
 
 } // namespace
 
+LayerSpec layer_from_json(const nlohmann::json &json, const std::string &where) {
+    return read_layer(json, where, 0);
+}
+
 std::vector<LayerSpec> read_layer_file(const std::filesystem::path &path) {
     const std::string file = path.string();
     const Json json = read_json(file);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,6 +22,9 @@ struct LayerSpec {
 /// Reads and checks a layer file. Throws InputError naming the file, the line or layer, the key, its value, and what is
 /// allowed.
 std::vector<LayerSpec> read_layer_file(const std::filesystem::path &path);
+
+/// One layer from a JSON object of the layer file's form; `where` begins the messages.
+LayerSpec layer_from_json(const nlohmann::json &json, const std::string &where);
 
 /// The one layer of `path`, or the one called `name` when it holds several.
 LayerSpec read_one_layer(const std::filesystem::path &path, const std::string &name);

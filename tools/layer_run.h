@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "qconv/qconv.h"
@@ -41,6 +42,9 @@ public:
     void backward(Gradients wanted);
     /// Packs the weights anew.
     void set_weights();
+
+    /// What backward() reads, in place of a forward pass; of state() 's size.
+    void set_state(std::vector<uint32_t> state) { state_ = std::move(state); }
 
     /// NaN in every output and ones in the state, so that what is never written shows.
     void spoil();

@@ -16,6 +16,7 @@ int main(int argc, char **argv) {
         "Examples:\n"
         "  qconvc compile net.json --target host -o kernels\n"
         "  qconvc verify net.json\n"
+        "  qconvc tune net.json --target host --budget 10m\n"
         "  qconvc <verb> --help");
     add_compile_command(app);
     add_list_command(app);
@@ -23,10 +24,12 @@ int main(int argc, char **argv) {
     add_verify_command(app);
     add_bench_command(app);
     add_inspect_command(app);
+    add_tune_command(app);
     // Hidden: what compile's worker processes run.
     add_emit_kernel_command(app, "emit-kernel");
     add_emit_runtime_command(app, "emit-runtime");
-    for (const char *hidden : {"emit-kernel", "emit-runtime"})
+    add_build_candidate_command(app, "build-candidate");
+    for (const char *hidden : {"emit-kernel", "emit-runtime", "build-candidate"})
         app.get_subcommand(hidden)->group("");
     return run_app(app, argc, argv);
 }

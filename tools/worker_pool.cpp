@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sched.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,7 +34,7 @@ struct Running {
 
 /// Starts a program with its output going to `log`. Returns an errno value, 0 if it runs.
 int start(const char *program, const std::vector<std::string> &arguments, const std::filesystem::path &log,
-          pid_t &process) {
+          pid_t &process, bool own_group = false) {
     std::vector<char *> argv;
     for (const std::string &argument : arguments)
         argv.push_back(const_cast<char *>(argument.c_str()));
@@ -43,7 +44,11 @@ int start(const char *program, const std::vector<std::string> &arguments, const 
     posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
     posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-    const int error = posix_spawnp(&process, program, &actions, nullptr, argv.data(), environ);
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    if (own_group) posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    const int error = posix_spawnp(&process, program, &actions, &attributes, argv.data(), environ);
+    posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     return error;
 }
@@ -51,13 +56,19 @@ int start(const char *program, const std::vector<std::string> &arguments, const 
 /// Ends what still runs when the pool is left early.
 class RunningSet {
 public:
+    explicit RunningSet(bool groups = false) : groups_(groups) {}
     ~RunningSet() {
         for (const Running &one : list)
-            kill(one.process, SIGKILL);
+            end(one);
         for (const Running &one : list)
             waitpid(one.process, nullptr, 0);
     }
+    void end(const Running &one) const { kill(groups_ ? -one.process : one.process, SIGKILL); }
+
     std::vector<Running> list;
+
+private:
+    bool groups_;
 };
 
 std::string death(int status, const std::filesystem::path &log) {
@@ -113,6 +124,51 @@ void run_workers(const std::vector<WorkerTask> &tasks, int jobs,
                 throw EnvironmentError(fmt::format("{}: {}", task.label, death(status, task.log)));
             }
             finished(one.task, std::chrono::duration<double>(Clock::now() - one.start).count());
+        }
+        if (!reaped) std::this_thread::sleep_for(std::chrono::milliseconds(4));
+    }
+}
+
+void run_limited(const std::vector<WorkerTask> &tasks, int jobs, const WorkerLimits &limits,
+                 const std::function<void(std::size_t, const WorkerEnd &)> &finished, const std::string &program) {
+    RunningSet running(true);
+    std::size_t next = 0;
+    while (next < tasks.size() || !running.list.empty()) {
+        check_interrupt();
+        while (next < tasks.size() && running.list.size() < static_cast<std::size_t>(jobs)) {
+            Running one{0, next, Clock::now()};
+            const WorkerTask &task = tasks[next];
+            std::vector<std::string> arguments = task.arguments;
+            arguments.insert(arguments.begin(), program.empty() ? "qconvc" : program);
+            const char *executable = program.empty() ? "/proc/self/exe" : program.c_str();
+            if (const int error = start(executable, arguments, task.log, one.process, true)) {
+                throw EnvironmentError(
+                    fmt::format("{}: cannot start {}: {}", task.label, arguments[0], std::strerror(error)));
+            }
+            if (limits.memory_bytes > 0) {
+                const rlimit memory{limits.memory_bytes, limits.memory_bytes};
+                prlimit(one.process, RLIMIT_AS, &memory, nullptr);
+            }
+            running.list.push_back(one);
+            next++;
+        }
+        bool reaped = false;
+        for (std::size_t i = 0; i < running.list.size();) {
+            const Running one = running.list[i];
+            WorkerEnd end;
+            end.seconds = std::chrono::duration<double>(Clock::now() - one.start).count();
+            if (waitpid(one.process, &end.status, WNOHANG) != one.process) {
+                end.timed_out = limits.seconds > 0 && end.seconds > limits.seconds;
+                if (!end.timed_out) {
+                    i++;
+                    continue;
+                }
+                running.end(one);
+                waitpid(one.process, &end.status, 0);
+            }
+            reaped = true;
+            running.list.erase(running.list.begin() + static_cast<std::ptrdiff_t>(i));
+            finished(one.task, end);
         }
         if (!reaped) std::this_thread::sleep_for(std::chrono::milliseconds(4));
     }
