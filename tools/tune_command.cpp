@@ -229,7 +229,7 @@ void add_tune_command(CLI::App &app) {
         ->check(CLI::Range(1.0, 86400.0))
         ->capture_default_str();
     command->add_option("--candidate-memory", o->candidate_gigabytes, "Gigabytes it may take then")
-        ->check(CLI::Range(0.25, 1024.0))
+        ->check(CLI::Range(0.01, 1024.0))
         ->capture_default_str();
     command->add_option("--runner", o->runner, "Shell command that runs a program, {}, elsewhere");
     command->add_option("--libraries", o->libraries, "Folder with libqconv_measure.a and libqconv.a for the target");

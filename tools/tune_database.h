@@ -27,8 +27,8 @@ std::string records_csv(const std::vector<TuneRecord> &records);
 /// The T4 results format, version 1.0.0, of the autotuning tools' common schema.
 std::string records_t4(const std::vector<TuneRecord> &records);
 
-/// The records behind each unit's outcome alone, as JSON lines: of the default and of the winner, their measurements and
-/// their last turns. Units without turns are left out.
+/// The records behind each unit's outcome alone, as JSON lines: of the default and of the winner, their measurements
+/// and their last turns. Units without turns are left out.
 std::string winning_records(const std::vector<TuneRecord> &records);
 
 /// Autoscheduled winners as C++ source: one file for each unit whose fastest autoscheduled kernel has a schedule.

@@ -139,7 +139,7 @@ std::string stale_reason(const TuneRecord &record) {
 
 bool schedule_changed(const TuneRecord &record) {
     if (record.json["kernel"].contains("autoscheduler")) return false;
-    const TargetInfo target{record.text("target"), record.text("halide_target")};
+    const TargetInfo target{record.text("target"), record.text("halide_target"), ""};
     return record.json["hashes"].value("schedule", "") != schedule_hash(target);
 }
 

@@ -8,6 +8,7 @@
 #include <deque>
 #include <memory>
 
+#include "tools/directions.h"
 #include "tools/errors.h"
 #include "tools/files.h"
 #include "tools/text.h"
@@ -236,8 +237,10 @@ private:
 std::vector<TuneUnit> units_of(const TuneSettings &settings) {
     std::vector<TuneUnit> units;
     for (const LayerSpec &layer : settings.layers)
-        for (const qconv_op op : settings.ops)
+        for (const qconv_op op : settings.ops) {
             units.push_back({layer, op, settings.target, settings.threads});
+            units.back().layer.config.directions = direction_of(op);
+        }
     if (settings.shards == 1) return units;
     std::vector<std::string> keys;
     for (const TuneUnit &unit : units)
