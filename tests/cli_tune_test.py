@@ -141,11 +141,18 @@ class Tune(Cli):
         self.assertEqual(done.returncode, 0, done.stderr)
         records = self.trials()
         self.assertEqual({r["direction"] for r in records}, {"forward", "grad-input", "grad-weight"})
+        made = set()
         for record in records:
-            self.assertIsNone(record["failure"], record["failure"])
-            if record["strategy"] != "default":
-                self.assertIn("schedule", record)
-                self.assertIn(record["kernel"]["autoscheduler"]["name"].lower(), record["strategy"])
+            # mullapudi2016 cannot schedule every kernel: it is named, and the others go on.
+            if record["failure"]:
+                self.assertEqual(record["failure"]["class"], "compile-error", record)
+                self.assertEqual(record["strategy"], "mullapudi2016", record)
+            elif record["strategy"] != "default":
+                self.assertIn("apply_schedule", record["schedule"])
+                self.assertEqual(record["kernel"]["autoscheduler"]["name"].lower(), record["strategy"])
+                made.add((record["direction"], record["strategy"]))
+        for direction in ("forward", "grad-input", "grad-weight"):
+            self.assertLessEqual({(direction, "li2018"), (direction, "adams2019")}, made)
         done = self.run_tool("tune", "tuning.jsonl", "--export-schedules", "schedules", cwd=self.dir)
         self.assertEqual(done.returncode, 0, done.stderr)
         sources = list((self.dir / "schedules").iterdir())

@@ -19,8 +19,9 @@ void translating_errors(Emit emit) {
         emit();
     } catch (const Halide::Error &error) {
         const std::string words = error.what();
-        // Checks inside Halide say nothing but this.
-        if (words == "Error: ")
+        // Checks inside Halide say nothing but "Error: ".
+        const auto colon = words.find(':');
+        if (colon != std::string::npos && words.find_first_not_of(" \n", colon + 1) == std::string::npos)
             throw std::runtime_error("a check inside Halide failed (HL_DEBUG_CODEGEN=1 says which)");
         throw std::runtime_error(words);
     }
