@@ -36,6 +36,7 @@ NOT_RUN = [
     (r"cmake --build build/release --target package", "tests/package_test.py makes the archive"),
     (r"cmake --(preset arm64|build build/arm64|install build/arm64)", "a build of its own, which the arm64 test makes"),
     (r"cmake --preset fuzz", "needs clang; the fuzz tests run the same targets"),
+    (r"qconvc compile .*--tuned", "needs records, which tests/cli_tune_test.py makes"),
     (r"qconvc (tune|bench --direction step)", "long"),
 ]
 
