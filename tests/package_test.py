@@ -43,6 +43,8 @@ def run(*command, code=0, **options):
 
 
 class Package(unittest.TestCase):
+    maxDiff = None  # of the exported symbols, all is of interest
+
     @classmethod
     def setUpClass(cls):
         scratch = tempfile.TemporaryDirectory(prefix="qconv-package-")
