@@ -43,9 +43,9 @@ int64_t wild(Bytes &data) {
     return data.coin() ? data.pick(limits) : data.any<int64_t>();
 }
 
-/// Mostly 1..most.
-int64_t extent(Bytes &data, int64_t most) {
-    return data.once_in(64) ? wild(data) : data.range(1, most);
+/// Mostly low..most.
+int64_t extent(Bytes &data, int64_t most, int64_t low = 1) {
+    return data.once_in(64) ? wild(data) : data.range(low, most);
 }
 
 std::vector<float> numbers(Bytes &data, int64_t count) {
@@ -85,8 +85,8 @@ qconv_layer_config config(Bytes &data) {
     c.kernel_size = extent(data, 9);
     c.stride = extent(data, 4);
     c.dilation = extent(data, 4);
-    c.pad_left = extent(data, 8) - 1;
-    c.pad_right = extent(data, 8) - 1;
+    c.pad_left = extent(data, 7, 0);
+    c.pad_right = extent(data, 7, 0);
     if (data.coin()) qconv_layer_config_pad_same(&c);
     if (c.kind != QCONV_LAYER_CONV1D && data.coin()) c.pad_value = data.any<float>();
     if (data.coin()) {
@@ -134,7 +134,7 @@ struct Size {
 
 /// Sizes that the layer accepts and that are small enough to run.
 bool size(Bytes &data, const Slot &slot, Size &size) {
-    size.batch = extent(data, 3) - 1;
+    size.batch = extent(data, 2, 0);
     size.width = extent(data, 80);
     size_t bytes = 0;
     const bool forward = (slot.config.directions & QCONV_FORWARD) != 0;
