@@ -64,7 +64,7 @@ std::string figure(double value, int digits) {
 std::string outcome_table(const std::vector<Section> &sections, const std::set<std::string> &strategies) {
     std::string html = "<div class=\"wide\"><table><tr><th>layer and direction</th><th>default us</th>";
     for (const std::string &strategy : strategies)
-        html += "<th>" + strategy + "</th>";
+        if (strategy != "default") html += "<th>" + strategy + "</th>";
     html +=
         "<th>best us</th><th>gain</th><th>% of peak</th><th>trials</th><th>failed</th><th>minutes</th>"
         "<th>winner</th></tr>";
@@ -81,6 +81,7 @@ std::string outcome_table(const std::vector<Section> &sections, const std::set<s
         html += fmt::format("<tr><td>{}</td><td>{}</td>", html_text(section.label),
                             j.standard ? figure(j.standard->time(), 2) : "failed");
         for (const std::string &strategy : strategies) {
+            if (strategy == "default") continue; // has its column
             const auto best = j.best_of.find(strategy);
             const bool wins = j.best && best != j.best_of.end() && best->second->id() == j.best->id();
             html += fmt::format("<td{}>{}</td>", wins ? " class=\"win\"" : "",
@@ -198,7 +199,7 @@ std::string tuning_report(const std::vector<TuneRecord> &records, const std::str
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>qconv tuning</title>"
         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><style>" +
         std::string(kStyle) + strategy_style() + "</style></head><body>\n<h1>qconv tuning</h1>";
-    html += fmt::format("<p>{}, {}; geometric mean gain over the defaults: {}</p>", counted(sections.size(), "search"),
+    html += fmt::format("<p>{}, {}; geometric mean gain over the defaults: {}</p>", counted(sections.size(), "kernel"),
                         counted(trials, "trial"), gains > 0 ? figure(std::exp(logs / gains), 3) : "none");
     for (const std::string &machine : machines)
         html += "<p>" + html_text(machine) + "</p>";
