@@ -159,6 +159,17 @@ class Tune(Cli):
         self.assertEqual(len(sources), 3)
         self.assertTrue(all("apply_schedule" in source.read_text() for source in sources))
 
+    def test_anderson2021_schedules_every_path(self):
+        self.file("net.json", LAYER)
+        # Nothing runs without a GPU, and no estimate reads PTX: that a kernel comes out is what can be seen here.
+        done = self.tune("net.json", "--target", "cuda", "--budget", "3", "--strategy", "anderson2021", "--directions",
+                         "forward,grad-weight", "--estimate", "--jobs", "2")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        made = [r for r in self.trials() if r["strategy"] == "anderson2021"]
+        self.assertEqual({r["direction"] for r in made}, {"forward", "grad-weight"})
+        for record in made:
+            self.assertEqual((record["failure"] or {"class": "no-estimate"})["class"], "no-estimate", record)
+
     def test_failures_are_recorded(self):
         self.file("net.json", LAYER)
         # Too little memory and time: every candidate fails, none stops the run.
