@@ -14,6 +14,8 @@ target_compile_definitions(qconv_measure PRIVATE FMT_HEADER_ONLY)
 target_link_libraries(qconv_measure PRIVATE qconv qconv_flags
                                             $<$<NOT:$<BOOL:${QCONV_EMIT}>>:nlohmann_json::nlohmann_json>
                                             $<$<NOT:$<BOOL:${QCONV_EMIT}>>:fmt::fmt-header-only>)
+# What qconvc tune links beside it.
+add_dependencies(qconv_measure qconv_halide_runtime)
 install(TARGETS qconv_measure ARCHIVE DESTINATION lib)
 
 if(NOT QCONV_EMIT)

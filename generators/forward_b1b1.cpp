@@ -17,6 +17,8 @@ class ForwardB1B1
 public:
     /// Channels joined in one pass over x.
     GeneratorParam<int> pass_channels{"pass_channels", 8};
+    /// Put each channel's bit in its place of the word, for targets with an instruction that inserts bits.
+    GeneratorParam<bool> insert_bits{"insert_bits", false};
 
     void generate() {
         if (vector_words > 1) {
@@ -47,14 +49,15 @@ public:
     }
 
 private:
-    Expr strict; // the input quantizer sends a value equal to its threshold to -1
+    Expr strict;    // the input quantizer sends a value equal to its threshold to -1
+    Expr threshold; // of an input quantizer to one bit
 
     /// Whether bit `plane` of the quantized x at padded position p (inside x), channel c, is set.
     Func build_bits() {
         Func bits("bits");
         if (input_planes == 1) {
             // inputdorefa of one bit is v > 0.5: 0.5 rounds to even, to 0.
-            const Expr threshold = select(quantizer == QCONV_INPUTDOREFA, 0.5f, 0.0f);
+            threshold = select(quantizer == QCONV_INPUTDOREFA, 0.5f, 0.0f);
             strict = quantizer == QCONV_STEHEAVISIDE || quantizer == QCONV_INPUTDOREFA;
             // Not v >= threshold: NaN gives +1, as bitorch has it.
             const Expr v = element(p, c);
@@ -99,10 +102,38 @@ private:
         } else {
             RDom pass(0, passes, "pass");
             joined(p, row, plane, g, n) = make_zero(narrow);
-            joined(p, row, plane, g, n) =
-                joined(p, row, plane, g, n) | (pass_bits(pass) << cast(narrow, pass * together));
+            const Expr bits_of_pass = insert_bits && input_planes == 1
+                                          ? inserted_bits(pass * together, together)
+                                          : pass_bits(pass) << cast(narrow, pass * together);
+            joined(p, row, plane, g, n) = joined(p, row, plane, g, n) | bits_of_pass;
         }
         join_taps(joined);
+    }
+
+    /// The bits of `count` channels of a word, from its channel `first` on, in their places.
+    Expr inserted_bits(const Expr &first, int count) {
+        constexpr int chain = 4; // insertions each waiting for the one before
+        const Type type = holder(word_channels);
+        const Expr none = make_zero(type), shift = cast(type, first);
+        const Expr real = mask(channels() - row * word_channels - first, type);
+        const auto places = [&](int begin, int end) { return make_const(type, (1U << end) - (1U << begin)); };
+        // What build_bits() has, or where not strict its contrary: all are inverted below, at once.
+        const auto everywhere = [&](int i) {
+            const Expr v = element(p, min(row * word_channels + first + i, channels() - 1));
+            const Expr set = select(strict, strict_float(v > threshold), strict_float(v < threshold));
+            return select(set, type.max(), none);
+        };
+        Expr inserted = none;
+        for (int begin = 0; begin < count; begin += chain) {
+            const int end = std::min(begin + chain, count);
+            Expr part = everywhere(begin);
+            for (int i = begin + 1; i < end; i++) // in this form LLVM takes an instruction that inserts bits
+                part = ((everywhere(i) ^ part) & (places(i, i + 1) << shift)) ^ part;
+            inserted = inserted | (part & ((real & places(begin, end)) << shift));
+        }
+        const Expr all = (real & places(0, count)) << shift;
+        const Expr padding = select((pad_level & 1) != 0, all, none);
+        return select(likely(inside(p)), inserted ^ select(strict, none, all), padding);
     }
 };
 

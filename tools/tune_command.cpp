@@ -181,11 +181,10 @@ void tune(const Options &o) {
     build.jobs = o.jobs;
     build.seconds = o.candidate_seconds;
     build.memory_bytes = static_cast<std::uint64_t>(o.candidate_gigabytes * (1 << 30));
-    if (build.link && !fs::exists(build.libraries / "libqconv_measure.a")) {
-        throw EnvironmentError(
-            fmt::format("{}: holds no libqconv_measure.a; --libraries must name the lib folder of a "
-                        "build for {}",
-                        build.libraries.string(), settings.target.name));
+    for (const char *library : {"libqconv_measure.a", "libqconv.a", "libqconv_halide_runtime.a"}) {
+        if (!build.link || fs::exists(build.libraries / library)) continue;
+        throw EnvironmentError(fmt::format("{}: holds no {}; --libraries must name the lib folder of a build for {}",
+                                           build.libraries.string(), library, settings.target.name));
     }
     run_tuning(settings);
 }
