@@ -2,8 +2,8 @@
 """Whole ARM kernels, packing and output included, by static analysis: llvm-mca over all that an emulator ran.
 
 Each layer is compiled for its shape, linked into a program for AArch64, and run once by qemu, which writes down every
-instruction of the kernel; llvm-mca plays parts of that back. Caches hit, branches are foreseen. Needs ./dev build qconvc,
-cmake --build build/arm64 --target qconv, and the tools of arm_mca.py.
+instruction of the kernel; llvm-mca plays parts of that back. Caches hit, branches are foreseen. Needs ./dev build
+qconvc, cmake --build build/arm64 --target qconv, and the tools of arm_mca.py.
 
     bench/arm_whole.py                                # the table, on standard output
     bench/arm_whole.py --output bench/results/arm-whole.md
@@ -40,9 +40,9 @@ HEAD = f"""# Whole ARM kernels: multiply-accumulates per cycle, by static analys
 
 No ARM machine took part. `bench/arm_whole.py` compiles each layer for its shape at `arm64_dotprod` and runs it once in
 qemu, which writes down every instruction of the kernel: packing, tile set-up, sums, scaling, stores, edges. llvm-mca's
-models of five cores (as in arm-mca.md) then run {STRETCHES} stretches of {STRETCH} instructions, spread evenly. From each is taken
-what the {BEFORE} instructions before it need alone, since a model begins with an empty core and ends by draining it. All
-accesses hit L1, all branches are foreseen.
+models of five cores (as in arm-mca.md) then run {STRETCHES} stretches of {STRETCH} instructions, spread evenly. A
+stretch counts as what it adds to the {BEFORE} instructions before it, since a model begins with an empty core and ends
+by draining it. All accesses hit L1, all branches are foreseen.
 
 In brackets: the share of the ceiling, which is all vector units busy with the vector operations of the inner loop.
 The inner loop alone reaches 0.75 of it on Cortex-A55 and 1.00 elsewhere for binary layers (arm-mca.md). Positions are
@@ -81,8 +81,8 @@ def build(layer: tuple, width: int, folder: Path) -> Path:
     config = {"name": "conv", "layer": "QConv1d", "in_channels": inputs, "out_channels": outputs, "kernel_size": taps,
               "stride": stride, "input_quantization": first, "weight_quantization": second}
     (folder / "net.json").write_text(json.dumps(config))
-    subprocess.run([ROOT / "build/release/bin/qconvc", "compile", folder / "net.json", "-t", "arm64_dotprod", "-o", folder],
-                   check=True, capture_output=True)
+    subprocess.run([ROOT / "build/release/bin/qconvc", "compile", folder / "net.json", "-t", "arm64_dotprod",
+                    "-o", folder], check=True, capture_output=True)
     bits = 1 if first == "sign" else 8
     (folder / "main.c").write_text(PROGRAM % {"inputs": inputs, "outputs": outputs, "taps": taps, "stride": stride,
                                               "bits": bits, "width": width})
