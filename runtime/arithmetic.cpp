@@ -166,6 +166,9 @@ const char *mismatch(const qconv_kernel &kernel, const qconv_layer_config &confi
             return forward_mismatch(kernel, config);
         case QCONV_OP_BITS_TO_FLOAT:
             return forward_mismatch(kernel, config);
+        case QCONV_OP_GRAD_BIAS:
+            if (config.kind != QCONV_LAYER_CONV1D) return "only conv1d has a bias";
+            return goes(config, QCONV_GRAD_WEIGHT) ? nullptr : "the layer has no grad_weight direction";
         case QCONV_OPS:
             break;
     }

@@ -131,4 +131,14 @@ void call_save_state(const qconv_kernel &kernel, const qconv_layer_config &confi
     arguments.call(kernel);
 }
 
+void call_grad_bias(const qconv_kernel &kernel, const qconv_layer_config &config, const float *grad_output,
+                    std::int64_t batch, std::int64_t width, float *grad_bias, CallContext &context) {
+    Buffer input(context, grad_output, float_type, {width_out(config, width), config.out_channels, batch});
+    Buffer result(context, grad_bias, float_type, {config.out_channels});
+    Arguments<GradBiasArg> arguments(context);
+    arguments.set(GradBiasArg::GradOutput, input);
+    arguments.set(GradBiasArg::GradBias, result);
+    arguments.call(kernel);
+}
+
 } // namespace qconv

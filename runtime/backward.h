@@ -1,5 +1,5 @@
 // Marshals one call of a training kernel: buffers and scalars in the order of GradInputArg, GradWeightArg,
-// SaveStateArg.
+// SaveStateArg, GradBiasArg.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ struct BackwardInput {
     std::int64_t width;
 };
 
-// All three throw when the kernel reports a failure.
+// All throw when the kernel reports a failure.
 
 void call_grad_input(const qconv_kernel &kernel, const qconv_layer_config &config, const PackedGradInput &packed,
                      const MixedQuantizer &quantizer, const GradInputPlan &plan, const BackwardInput &input,
@@ -42,5 +42,8 @@ void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &conf
 void call_save_state(const qconv_kernel &kernel, const qconv_layer_config &config, const MixedQuantizer &quantizer,
                      const float *x, std::int64_t batch, std::int64_t width, std::uint32_t *state,
                      CallContext &context);
+
+void call_grad_bias(const qconv_kernel &kernel, const qconv_layer_config &config, const float *grad_output,
+                    std::int64_t batch, std::int64_t width, float *grad_bias, CallContext &context);
 
 } // namespace qconv

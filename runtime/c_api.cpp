@@ -161,6 +161,14 @@ void qconv_device_close(qconv_device *device) {
     delete device;
 }
 
+qconv_status qconv_device_set_allocator(qconv_device *device, qconv_device_allocate_fn allocate,
+                                        qconv_device_release_fn release, void *context) {
+    return guarded([&] {
+        require_pointer(device, "device");
+        device->device->set_allocator({allocate, release, context});
+    });
+}
+
 qconv_status qconv_layer_create_on(qconv_device *device, const qconv_layer_config *config, const float *weight,
                                    const float *bias, qconv_layer **layer) {
     return guarded([&] {
@@ -189,10 +197,13 @@ qconv_status qconv_layer_forward_training_on(const qconv_layer *layer, const voi
 
 qconv_status qconv_layer_backward_on(const qconv_layer *layer, const void *x, const void *state, size_t state_bytes,
                                      const void *grad_output, int64_t batch, int64_t width, void *grad_input,
-                                     void *grad_weight, void *stream) {
+                                     void *grad_weight, void *grad_bias, void *stream) {
     return guarded([&] {
         require_pointer(layer, "layer");
-        layer->backward_on(x, {state, state_bytes}, grad_output, batch, width, grad_input, grad_weight, stream);
+        layer->backward_on(
+            x, {state, state_bytes}, grad_output, batch, width,
+            {static_cast<float *>(grad_input), static_cast<float *>(grad_weight), static_cast<float *>(grad_bias)},
+            stream);
     });
 }
 

@@ -3,7 +3,9 @@
 #include <dlfcn.h>
 
 #include <cstdio>
+#include <cstring>
 
+#include "device.h"
 #include "errors.h"
 
 namespace qconv {
@@ -29,6 +31,7 @@ bool find(void *handle, Function &function, const char *name) {
 }
 
 struct Loaded {
+    void *handle = nullptr;
     CudaDriver driver;
     std::string why; // it cannot be used; "" if it can
 };
@@ -37,9 +40,8 @@ std::string version_text(int version) {
     return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
-std::string load(CudaDriver &d) {
-    // Global, so that Halide's runtime finds its functions too, under whatever name this system knows the library.
-    void *handle = dlopen(library, RTLD_NOW | RTLD_GLOBAL);
+std::string load(void *&handle, CudaDriver &d) {
+    handle = dlopen(library, RTLD_NOW);
     if (handle == nullptr) return std::string("no CUDA driver is installed (") + dlerror() + ")";
     const bool complete =
         find(handle, d.driver_version, "cuDriverGetVersion") && find(handle, d.init, "cuInit") &&
@@ -49,7 +51,8 @@ std::string load(CudaDriver &d) {
         (find(handle, d.primary_release, "cuDevicePrimaryCtxRelease_v2") ||
          find(handle, d.primary_release, "cuDevicePrimaryCtxRelease")) &&
         find(handle, d.push_current, "cuCtxPushCurrent_v2") && find(handle, d.pop_current, "cuCtxPopCurrent_v2") &&
-        find(handle, d.current_device, "cuCtxGetDevice") && find(handle, d.pointer_attribute, "cuPointerGetAttribute");
+        find(handle, d.current_device, "cuCtxGetDevice") && find(handle, d.synchronize, "cuCtxSynchronize") &&
+        find(handle, d.pointer_attribute, "cuPointerGetAttribute");
     if (!complete) return std::string("the CUDA driver ") + library + " is too old: it lacks functions";
     int version = 0, count = 0;
     if (const int error = d.driver_version(&version); error != success) {
@@ -70,13 +73,36 @@ const Loaded &loaded() {
     // Never destroyed: devices may be closed while other static objects go.
     static const Loaded *const instance = [] {
         auto *result = new Loaded;
-        result->why = load(result->driver);
+        result->why = load(result->handle, result->driver);
         return result;
     }();
     return *instance;
 }
 
+int allocate(std::uint64_t *address, std::size_t bytes) {
+    static const auto driver =
+        reinterpret_cast<int (*)(std::uint64_t *, std::size_t)>(dlsym(loaded().handle, "cuMemAlloc_v2"));
+    int error = 0;
+    ScratchScope *scope = ScratchScope::current();
+    return scope != nullptr && scope->allocate(address, bytes, &error) ? error : driver(address, bytes);
+}
+
+int release(std::uint64_t address) {
+    static const auto driver = reinterpret_cast<int (*)(std::uint64_t)>(dlsym(loaded().handle, "cuMemFree_v2"));
+    ScratchScope *scope = ScratchScope::current();
+    return scope != nullptr && scope->release(address) ? success : driver(address);
+}
+
 } // namespace
+
+void *cuda_symbol(const char *name) {
+    if (loaded().handle == nullptr) return nullptr;
+    void *symbol = dlsym(loaded().handle, name);
+    if (symbol == nullptr) return nullptr;
+    if (std::strcmp(name, "cuMemAlloc_v2") == 0) return reinterpret_cast<void *>(allocate);
+    if (std::strcmp(name, "cuMemFree_v2") == 0) return reinterpret_cast<void *>(release);
+    return symbol;
+}
 
 std::string CudaDriver::describe(int error) const {
     const char *name = nullptr;
@@ -103,13 +129,18 @@ void require_compute_capability(const CudaDriver &driver, int device) {
                                      std::to_string(least_major) + ".0 or higher");
 }
 
-void require_cuda_pointer(const void *pointer, const char *name) {
+void require_cuda_pointer(void *context, const void *pointer, const char *name) {
     const CudaDriver &driver = cuda_driver();
     const auto address = reinterpret_cast<std::uint64_t>(pointer);
     unsigned type = 0, managed = 0;
+    // The calling thread need have none.
+    void *popped = nullptr;
+    const bool pushed = driver.push_current(context) == success;
     const bool known = driver.pointer_attribute(&type, memory_type, address) == success;
-    if (known && type != host_memory) return;
-    if (known && driver.pointer_attribute(&managed, is_managed, address) == success && managed != 0) return;
+    const bool host = !known || type == host_memory;
+    if (host && known) driver.pointer_attribute(&managed, is_managed, address);
+    if (pushed) driver.pop_current(&popped);
+    if (!host || managed != 0) return;
     char text[32];
     std::snprintf(text, sizeof text, "%p", pointer);
     throw_invalid(name, text, "it is host memory, or none of CUDA's; it must be memory of the device");

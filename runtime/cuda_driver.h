@@ -20,6 +20,7 @@ struct CudaDriver {
     int (*push_current)(void *context) = nullptr;
     int (*pop_current)(void **context) = nullptr;
     int (*current_device)(int *device) = nullptr;
+    int (*synchronize)() = nullptr; // all streams of the current context
     int (*pointer_attribute)(void *value, int attribute, std::uint64_t pointer) = nullptr;
 
     /// "CUDA_ERROR_NO_DEVICE" and so on.
@@ -33,6 +34,11 @@ const CudaDriver &cuda_driver();
 /// Throws unless the device's compute capability is at least the one kernels are compiled for.
 void require_compute_capability(const CudaDriver &driver, int device);
 /// Throws when the driver knows this address as host memory, or not at all.
-void require_cuda_pointer(const void *pointer, const char *name);
+void require_cuda_pointer(void *context, const void *pointer, const char *name);
+
+constexpr int cuda_out_of_memory = 2; // CUDA_ERROR_OUT_OF_MEMORY
+/// For Halide's runtime: the driver's function of this name, or NULL; of those that take memory and give it back, ones
+/// that ask the ScratchScope first.
+void *cuda_symbol(const char *name);
 
 } // namespace qconv

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <mutex>
 #include <string>
 
@@ -22,6 +23,8 @@ using CudaGetStream = int (*)(void *, void *, void **);
 [[gnu::weak]] CudaGetStream halide_set_cuda_get_stream(CudaGetStream handler);
 
 // Halide's runtime calls these; their definitions here take the place of its own, which are weak.
+bool halide_can_reuse_device_allocations(void *user_context);
+void *halide_cuda_get_symbol(void *user_context, const char *name);
 int halide_acquire_cl_context(void *user_context, void **context, void **queue, bool create);
 int halide_release_cl_context(void *user_context);
 }
@@ -97,8 +100,6 @@ const char *device_unavailable(DeviceKind kind) {
 void install_device_hooks() {
     static std::once_flag once;
     std::call_once(once, [] {
-        // Scratch that kernels allocate on the device is kept for the next call on the same stream.
-        halide_reuse_device_allocations(nullptr, true);
         if (halide_set_cuda_acquire_context == nullptr) return;
         default_acquire_context = halide_set_cuda_acquire_context(acquire_cuda_context);
         default_get_stream = halide_set_cuda_get_stream(get_cuda_stream);
@@ -153,7 +154,17 @@ Device::~Device() {
 
 void Device::require_pointer(const void *pointer, const char *name) const {
     qconv::require_pointer(pointer, name);
-    if (kind_ == DeviceKind::Cuda) require_cuda_pointer(pointer, name);
+    if (kind_ == DeviceKind::Cuda) require_cuda_pointer(context_, pointer, name);
+}
+
+void Device::set_allocator(const Allocator &allocator) {
+    if (kind_ != DeviceKind::Cuda) {
+        throw Error(QCONV_INVALID_ARGUMENT, "device is of OpenCL; only those of CUDA take an allocator");
+    }
+    if ((allocator.allocate == nullptr) != (allocator.release == nullptr)) {
+        throw Error(QCONV_INVALID_ARGUMENT, "allocate and release must both be given, or both be NULL");
+    }
+    allocator_ = allocator;
 }
 
 void DeviceArray::upload(const std::shared_ptr<const Device> &device, const void *host, std::size_t bytes) {
@@ -178,9 +189,26 @@ void DeviceArray::upload(const std::shared_ptr<const Device> &device, const void
     host_ = host;
 }
 
+void DeviceArray::wait() noexcept {
+    if (buffer_.device == 0) return;
+    if (device_->kind() == DeviceKind::Cuda) {
+        // Halide's runtime would wait for one stream.
+        const CudaDriver &driver = cuda_driver();
+        void *popped = nullptr;
+        if (driver.push_current(device_->context()) != 0) return;
+        driver.synchronize();
+        driver.pop_current(&popped);
+        return;
+    }
+    const DeviceCall call{device_.get(), device_->stream(), {}};
+    BareCall bare(call);
+    halide_device_sync(bare.context(), &buffer_);
+}
+
 void DeviceArray::clear() noexcept {
     host_ = nullptr;
     if (buffer_.device == 0) return;
+    wait(); // kernels of other streams may still read it
     const DeviceCall call{device_.get(), device_->stream(), {}};
     BareCall bare(call);
     halide_device_free(bare.context(), &buffer_);
@@ -193,7 +221,54 @@ std::uint64_t DeviceCall::uploaded(const void *host) const {
     return 0;
 }
 
+namespace {
+thread_local ScratchScope *scratch_scope = nullptr;
+} // namespace
+
+ScratchScope::ScratchScope(const DeviceCall *call) : call_(call), outer_(scratch_scope) {
+    scratch_scope = this;
+}
+
+ScratchScope::~ScratchScope() {
+    scratch_scope = outer_;
+}
+
+ScratchScope *ScratchScope::current() {
+    return scratch_scope;
+}
+
+bool ScratchScope::allocate(std::uint64_t *address, std::size_t bytes, int *error) {
+    if (call_ == nullptr || call_->device->allocator().allocate == nullptr) return false;
+    std::uint64_t *const place = std::find(taken_.begin(), taken_.end(), std::uint64_t{0});
+    if (place == taken_.end()) return false;
+    const Device::Allocator &allocator = call_->device->allocator();
+    *place = reinterpret_cast<std::uint64_t>(allocator.allocate(bytes, call_->stream, allocator.context));
+    *address = *place;
+    *error = *place == 0 ? cuda_out_of_memory : 0;
+    return true;
+}
+
+bool ScratchScope::release(std::uint64_t address) {
+    std::uint64_t *const place = std::find(taken_.begin(), taken_.end(), address);
+    if (place == taken_.end()) return false;
+    *place = 0;
+    const Device::Allocator &allocator = call_->device->allocator();
+    allocator.release(reinterpret_cast<void *>(address), call_->stream, allocator.context);
+    return true;
+}
+
 } // namespace qconv
+
+// Scratch of kernels is kept for the next call on the same stream, unless the program has a pool of its own; memory of
+// a layer is given back, since other streams may use it.
+bool halide_can_reuse_device_allocations(void *user_context) {
+    const qconv::DeviceCall *call = qconv::call_of(user_context);
+    return call == nullptr || (!call->arrays.empty() && call->device->allocator().allocate == nullptr);
+}
+
+void *halide_cuda_get_symbol(void *, const char *name) {
+    return qconv::cuda_symbol(name);
+}
 
 int halide_acquire_cl_context(void *user_context, void **context, void **queue, bool) {
     qconv::opencl_mutex.lock();

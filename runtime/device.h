@@ -4,12 +4,14 @@
 
 #include <HalideRuntime.h>
 
+#include <array>
 #include <cstddef>
 #include <memory>
 #include <span>
 #include <string>
 
 #include "cpu_features.h"
+#include "qconv/qconv.h"
 
 namespace qconv {
 
@@ -35,6 +37,16 @@ public:
     /// Throws when it can be told that this is no address of device memory.
     void require_pointer(const void *pointer, const char *name) const;
 
+    /// Where kernels take scratch from (qconv_device_set_allocator).
+    struct Allocator {
+        qconv_device_allocate_fn allocate = nullptr;
+        qconv_device_release_fn release = nullptr;
+        void *context = nullptr;
+    };
+    void set_allocator(const Allocator &allocator);
+    /// allocate is NULL where Halide's runtime keeps its own.
+    const Allocator &allocator() const { return allocator_; }
+
 private:
     Device(DeviceKind kind, void *context, void *stream, const halide_device_interface_t *interface)
         : kind_(kind), context_(context), stream_(stream), interface_(interface) {}
@@ -43,6 +55,7 @@ private:
     void *context_;
     void *stream_;
     const halide_device_interface_t *interface_;
+    Allocator allocator_;
     int retained_ = -1; // the CUDA device whose primary context this holds
 };
 
@@ -56,6 +69,8 @@ public:
 
     /// Waits until the copy is made. The same size again takes no new memory.
     void upload(const std::shared_ptr<const Device> &device, const void *host, std::size_t bytes);
+    /// Waits for all work on the device (OpenCL: on its own queue), if there is anything here for it to read.
+    void wait() noexcept;
     const void *host() const { return host_; }
     std::uint64_t handle() const { return buffer_.device; }
 
@@ -78,6 +93,27 @@ struct DeviceCall {
     std::uint64_t uploaded(const void *host) const;
 };
 
+/// While it lives, what a kernel of this call allocates on a CUDA device comes from the device's allocator, where it
+/// has one. NULL for a call on the CPU.
+class ScratchScope {
+public:
+    explicit ScratchScope(const DeviceCall *call);
+    ScratchScope(const ScratchScope &) = delete;
+    ScratchScope &operator=(const ScratchScope &) = delete;
+    ~ScratchScope();
+
+    /// As the driver's functions of CUDA 3.2 and later. False: not for this scope, ask the driver.
+    bool allocate(std::uint64_t *address, std::size_t bytes, int *error);
+    bool release(std::uint64_t address);
+    /// Of this thread; NULL for none.
+    static ScratchScope *current();
+
+private:
+    const DeviceCall *call_;
+    std::array<std::uint64_t, 16> taken_{};
+    ScratchScope *outer_;
+};
+
 /// Throws what Halide's runtime reported of a device: out of memory, or another failure.
 [[noreturn]] void throw_device_failure(const std::string &what, const char *error);
 
@@ -88,5 +124,5 @@ void install_device_hooks();
 
 /// The C ABI's opaque type.
 struct qconv_device {
-    std::shared_ptr<const qconv::Device> device;
+    std::shared_ptr<qconv::Device> device;
 };

@@ -17,11 +17,12 @@
 namespace qconv {
 namespace {
 
-// The kernel that saves states is of the forward kernel's target.
-const qconv_kernel &select_state_kernel(qconv_layer_config config, const qconv_kernel &forward, DeviceKind device) {
-    const std::string target = std::string("@") + forward.target;
+// A kernel that goes with another one is of its target.
+const qconv_kernel &select_companion(qconv_layer_config config, qconv_op op, const qconv_kernel &other,
+                                     DeviceKind device) {
+    const std::string target = std::string("@") + other.target;
     config.kernel = target.c_str();
-    return select_kernel(config, QCONV_OP_SAVE_STATE, cpu_features(), device);
+    return select_kernel(config, op, cpu_features(), device);
 }
 
 std::array<const qconv_kernel *, QCONV_OPS> select_kernels(const qconv_layer_config &config, DeviceKind device) {
@@ -30,11 +31,18 @@ std::array<const qconv_kernel *, QCONV_OPS> select_kernels(const qconv_layer_con
     if (goes(config, QCONV_FORWARD)) {
         select(QCONV_OP_FORWARD);
         if (saved(config) == QCONV_SAVES_STATE) {
-            kernels[QCONV_OP_SAVE_STATE] = &select_state_kernel(config, *kernels[QCONV_OP_FORWARD], device);
+            kernels[QCONV_OP_SAVE_STATE] =
+                &select_companion(config, QCONV_OP_SAVE_STATE, *kernels[QCONV_OP_FORWARD], device);
         }
     }
     if (goes(config, QCONV_GRAD_INPUT)) select(QCONV_OP_GRAD_INPUT);
-    if (goes(config, QCONV_GRAD_WEIGHT)) select(QCONV_OP_GRAD_WEIGHT);
+    if (goes(config, QCONV_GRAD_WEIGHT)) {
+        select(QCONV_OP_GRAD_WEIGHT);
+        if (device != DeviceKind::Cpu && config.kind == QCONV_LAYER_CONV1D) {
+            kernels[QCONV_OP_GRAD_BIAS] =
+                &select_companion(config, QCONV_OP_GRAD_BIAS, *kernels[QCONV_OP_GRAD_WEIGHT], device);
+        }
+    }
     return kernels;
 }
 

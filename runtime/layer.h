@@ -71,7 +71,7 @@ public:
     void forward_training_on(const void *x, std::int64_t batch, std::int64_t width, void *y, void *state,
                              std::size_t state_bytes, void *stream) const;
     void backward_on(const void *x, qconv::StateView state, const void *grad_output, std::int64_t batch,
-                     std::int64_t width, void *grad_input, void *grad_weight, void *stream) const;
+                     std::int64_t width, const qconv::GradientPointers &gradients, void *stream) const;
 
     /// NULL unless the layer was created for this direction.
     const qconv_kernel *kernel(qconv_direction direction) const;
@@ -87,6 +87,8 @@ private:
     void require_place(bool on_device) const;
     /// Throws when one call cannot take this batch of device memory.
     void check_device_batch(std::int64_t batch, std::int64_t width) const;
+    /// Throws unless the layer has a bias whose gradient was asked for.
+    void require_bias_gradient() const;
     void upload();
     qconv::DeviceCall device_call(void *stream) const;
     qconv::Plan device_plan(std::int64_t width) const;

@@ -56,6 +56,8 @@ void qconv_layer::check_device_batch(std::int64_t batch, std::int64_t width) con
 }
 
 void qconv_layer::upload() {
+    // Kernels of earlier calls may still read what is there.
+    arrays_.front().wait();
     std::size_t next = 0;
     const auto put = [&](const void *host, std::size_t bytes) {
         if (bytes > 0) arrays_[next++].upload(device_, host, bytes);
@@ -118,10 +120,11 @@ void qconv_layer::forward_training_on(const void *x, std::int64_t batch, std::in
 }
 
 void qconv_layer::backward_on(const void *x, qconv::StateView state, const void *grad_output, std::int64_t batch,
-                              std::int64_t width, void *grad_input, void *grad_weight, void *stream) const {
+                              std::int64_t width, const qconv::GradientPointers &gradients, void *stream) const {
     require_place(true);
-    if (grad_input != nullptr) require_direction(QCONV_GRAD_INPUT, "grad_input");
-    if (grad_weight != nullptr) require_direction(QCONV_GRAD_WEIGHT, "grad_weight");
+    if (gradients.input != nullptr) require_direction(QCONV_GRAD_INPUT, "grad_input");
+    if (gradients.weight != nullptr) require_direction(QCONV_GRAD_WEIGHT, "grad_weight");
+    if (gradients.bias != nullptr) require_bias_gradient();
     if (batch < 1) qconv::throw_invalid("batch", std::to_string(batch), "backward on a device needs at least 1");
     check_device_batch(batch, width);
     device_->require_pointer(grad_output, "grad_output");
@@ -133,8 +136,9 @@ void qconv_layer::backward_on(const void *x, qconv::StateView state, const void 
                                  "this call needs " + std::to_string(needed));
         }
     }
-    if (grad_input != nullptr) device_->require_pointer(grad_input, "grad_input");
-    if (grad_weight != nullptr) device_->require_pointer(grad_weight, "grad_weight");
+    if (gradients.input != nullptr) device_->require_pointer(gradients.input, "grad_input");
+    if (gradients.weight != nullptr) device_->require_pointer(gradients.weight, "grad_weight");
+    if (gradients.bias != nullptr) device_->require_pointer(gradients.bias, "grad_bias");
 
     const qconv::DeviceCall call = device_call(stream);
     const qconv::BackwardInput input{
@@ -143,14 +147,14 @@ void qconv_layer::backward_on(const void *x, qconv::StateView state, const void 
         .grad_output = static_cast<const float *>(grad_output),
         .batch = batch,
         .width = width};
-    if (grad_input != nullptr) {
+    if (gradients.input != nullptr) {
         qconv::OnDevice on_device(call);
         const qconv_kernel &kernel = op_kernel(QCONV_OP_GRAD_INPUT);
         const qconv::GradInputPlan plan{.tile_width = kernel.width_block, .workers = 1, .slab = 0};
-        qconv::call_grad_input(kernel, config_, grad_input_weight_, input_, plan, input,
-                               static_cast<float *>(grad_input), on_device.context());
+        qconv::call_grad_input(kernel, config_, grad_input_weight_, input_, plan, input, gradients.input,
+                               on_device.context());
     }
-    if (grad_weight != nullptr) {
+    if (gradients.weight != nullptr) {
         qconv::OnDevice on_device(call);
         const qconv_kernel &kernel = op_kernel(QCONV_OP_GRAD_WEIGHT);
         qconv::GradWeightPlan plan{};
@@ -163,7 +167,11 @@ void qconv_layer::backward_on(const void *x, qconv::StateView state, const void 
         const qconv::GradWeightExtra extra{.divisor = qconv::quantizer_divisor(input_.first, {}),
                                            .next_divisor = qconv::quantizer_divisor(input_.next, {}),
                                            .weight = float_weight_.as<float>()};
-        qconv::call_grad_weight(kernel, config_, plan, input, extra, static_cast<float *>(grad_weight),
-                                on_device.context());
+        qconv::call_grad_weight(kernel, config_, plan, input, extra, gradients.weight, on_device.context());
+    }
+    if (gradients.bias != nullptr) {
+        qconv::OnDevice on_device(call);
+        qconv::call_grad_bias(op_kernel(QCONV_OP_GRAD_BIAS), config_, input.grad_output, batch, width, gradients.bias,
+                              on_device.context());
     }
 }

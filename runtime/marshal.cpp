@@ -53,6 +53,7 @@ Buffer::~Buffer() {
 }
 
 void call_kernel(const qconv_kernel &kernel, void **arguments, const CallContext &context) {
+    const ScratchScope scope(context.device());
     const int code = kernel.call(arguments);
     if (code == halide_error_code_out_of_memory) throw std::bad_alloc();
     if (code == halide_error_code_success) return;

@@ -47,7 +47,7 @@ bool same_content(const qconv_kernel &a, const qconv_kernel &b) {
 const char *layout_defect(const qconv_kernel &k) {
     if (op_name(k.op) == nullptr) return "op is unknown";
     if (path_name(k.path) == nullptr) return "path is unknown";
-    if (k.op == QCONV_OP_SAVE_STATE || k.op == QCONV_OP_TO_BITS) return nullptr;
+    if (k.op == QCONV_OP_SAVE_STATE || k.op == QCONV_OP_TO_BITS || k.op == QCONV_OP_GRAD_BIAS) return nullptr;
     if (k.out_block < 1 || k.width_block < 1) return "out_block and width_block must be at least 1";
     if (k.tile_width < 0) return "tile_width must be 0 or positive";
     const bool words = k.path == QCONV_PATH_B1B1 || k.path == QCONV_PATH_INT8;
@@ -133,7 +133,7 @@ struct Rank {
     }
 };
 
-// The field that forces a kernel of this op; the kernel that saves states follows the forward kernel.
+// The field that forces a kernel of this op; kernels that save states or sum a bias's gradient follow another's target.
 struct ForcedField {
     const char *name, *value;
 };
@@ -265,6 +265,8 @@ const char *op_name(qconv_op op) noexcept {
             return "bits_to_bits";
         case QCONV_OP_BITS_TO_FLOAT:
             return "bits_to_float";
+        case QCONV_OP_GRAD_BIAS:
+            return "grad_bias";
         case QCONV_OPS:
             break;
     }

@@ -88,7 +88,8 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
 
 double estimate_cost(const qconv_kernel &kernel, const qconv_layer_config &config) {
     if (mismatch(kernel, config) != nullptr) return std::numeric_limits<double>::infinity();
-    if (kernel.op == QCONV_OP_SAVE_STATE || kernel.op == QCONV_OP_TO_BITS) return 1; // one a target
+    // One a target:
+    if (kernel.op == QCONV_OP_SAVE_STATE || kernel.op == QCONV_OP_TO_BITS || kernel.op == QCONV_OP_GRAD_BIAS) return 1;
     if (kernel.op == QCONV_OP_GRAD_INPUT || kernel.op == QCONV_OP_GRAD_WEIGHT)
         return estimate_backward_cost(kernel, config);
     const double vector_bits = find_target(kernel.target)->vector_bits;

@@ -109,6 +109,13 @@ void qconv_layer::save_state(const qconv::Plan &plan, const float *x, std::int64
     }
 }
 
+void qconv_layer::require_bias_gradient() const {
+    require_direction(QCONV_GRAD_WEIGHT, "grad_bias");
+    if (config_.kind == QCONV_LAYER_CONV1D) return;
+    throw qconv::Error(QCONV_INVALID_ARGUMENT,
+                       "grad_bias is for conv1d only; it must be NULL for the quantized layers");
+}
+
 void qconv_layer::backward(const float *x, qconv::StateView state, const float *grad_output, std::int64_t batch,
                            std::int64_t width, const qconv::GradientPointers &gradients,
                            qconv::Workspace workspace) const {
@@ -117,13 +124,7 @@ void qconv_layer::backward(const float *x, qconv::StateView state, const float *
     (void)largest_batch(width);
     if (gradients.input != nullptr) require_direction(QCONV_GRAD_INPUT, "grad_input");
     if (gradients.weight != nullptr) require_direction(QCONV_GRAD_WEIGHT, "grad_weight");
-    if (gradients.bias != nullptr) {
-        require_direction(QCONV_GRAD_WEIGHT, "grad_bias");
-        if (config_.kind != QCONV_LAYER_CONV1D) {
-            throw qconv::Error(QCONV_INVALID_ARGUMENT,
-                               "grad_bias is for conv1d only; it must be NULL for the quantized layers");
-        }
-    }
+    if (gradients.bias != nullptr) require_bias_gradient();
     if (batch == 0) {
         qconv::clear(gradients.weight, config_.out_channels * qconv::window_elements(config_));
         qconv::clear(gradients.bias, config_.out_channels);

@@ -8,6 +8,7 @@ namespace qconv::schedules {
 
 class Cpu : public Schedules {
 public:
+    using Schedules::apply;
     void apply(const ForwardStages &s, const Halide::Target &target) const override;
     void apply(const LookupStages &s, const Halide::Target &target) const override;
     void apply(const GradInputSumStages &s, const Halide::Target &target) const override;

@@ -28,6 +28,7 @@ public:
     void apply(const GradWeightSumStages &s, const Target &target) const override;
     void apply(const GradWeightRowStages &s, const Target &target) const override;
     void apply(const StateStages &s, const Target &target) const override;
+    void apply(const GradBiasStages &s, const Target &target) const override;
 };
 
 bool is_argument(const Func &f, const Var &v) {
@@ -235,6 +236,19 @@ void Gpu::apply(const StateStages &s, const Target &) const {
     state.gpu_blocks(fuse_all(state, {tile, s.plane, s.c, s.g, s.n})).gpu_threads(tx);
     joined.compute_at(state, tx);
     joined.update().unroll(s.bits);
+}
+
+void Gpu::apply(const GradBiasStages &s, const Target &) const {
+    // A block for each channel. Its threads sum in registers, and leave their sums to fewer threads, and these to one.
+    Func result = s.grad_bias, part = s.part, lanes = part.in(), joint = s.joint, total = s.total;
+    Var one("one");
+    result.split(s.o, s.o, one, 1).gpu_blocks(s.o).gpu_threads(one);
+    lanes.compute_at(result, s.o).gpu_threads(s.lane);
+    part.compute_at(lanes, s.lane);
+    part.update().reorder(s.lane, s.rows);
+    joint.compute_at(result, s.o).gpu_threads(s.lane);
+    joint.update().gpu_threads(s.lane);
+    total.compute_at(result, one);
 }
 
 namespace {

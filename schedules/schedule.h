@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "Halide.h"
@@ -201,6 +202,14 @@ struct StateStages {
     std::vector<Halide::Expr> cases;
 };
 
+/// The sums of grad_output: grad_bias(o) from total(o), which adds up joint(lane, o), and that part(lane, o), whose
+/// update goes over `rows` of a lane each.
+struct GradBiasStages {
+    Halide::Func grad_bias, part, joint, total;
+    Halide::Var o, lane;
+    Halide::RVar rows;
+};
+
 /// One architecture's schedules: each apply() schedules every stage.
 class Schedules {
 public:
@@ -213,13 +222,14 @@ public:
     virtual void apply(const GradWeightSumStages &stages, const Halide::Target &target) const = 0;
     virtual void apply(const GradWeightRowStages &stages, const Halide::Target &target) const = 0;
     virtual void apply(const StateStages &stages, const Halide::Target &target) const = 0;
-    // Not every architecture chains layers through bits.
-    virtual void apply(const BitsStages &, const Halide::Target &target) const { throw no_bits(target); }
-    virtual void apply(const ToBitsStages &, const Halide::Target &target) const { throw no_bits(target); }
+    // Not every architecture chains layers through bits, and the CPU sums a bias's gradient without a kernel.
+    virtual void apply(const BitsStages &, const Halide::Target &target) const { throw none("packed signs", target); }
+    virtual void apply(const ToBitsStages &, const Halide::Target &target) const { throw none("packed signs", target); }
+    virtual void apply(const GradBiasStages &, const Halide::Target &target) const { throw none("grad_bias", target); }
 
 private:
-    static std::invalid_argument no_bits(const Halide::Target &target) {
-        return std::invalid_argument("no schedules for packed signs on " + target.to_string());
+    static std::invalid_argument none(const std::string &what, const Halide::Target &target) {
+        return std::invalid_argument("no schedules for " + what + " on " + target.to_string());
     }
 };
 

@@ -215,6 +215,14 @@ class Compile(Cli):
         no_act = {**LAYER, "layer": "QConv1d_NoAct"}
         self.assertEqual(self.ops("--directions", "training", layer=no_act), set(DIRECTIONS))
 
+    def test_only_a_gpu_needs_a_kernel_for_the_bias(self):
+        plain = {"name": "one", "layer": "conv1d", "in_channels": 4, "out_channels": 4, "kernel_size": 1}
+        done = self.run_tool(*self.compile("--directions", "grad-weight", "-t", "cuda", layer=plain))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        kernels = {(kernel["target"], kernel["op"]) for kernel in json.loads(done.stdout)["kernels"]}
+        self.assertEqual(kernels, {("sse41", "grad_weight"), ("cuda", "grad_weight"), ("cuda", "grad_bias")})
+        self.assertIn("QCONV_OP_GRAD_BIAS", (self.dir / "out" / "net_cuda.h").read_text())
+
     def test_header_documents_and_registers_every_kernel(self):
         self.assertEqual(self.ops("--directions", "training"), {*DIRECTIONS, "save_state"})
         header = self.dir / "out" / "net_sse41.h"

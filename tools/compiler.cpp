@@ -26,9 +26,9 @@ namespace qconv::tools {
 namespace fs = std::filesystem;
 namespace {
 
-/// What an op's kernel is specialised for: save_state goes element by element, so that all layers share one.
+/// What an op's kernel is specialised for; all layers share one where that is nothing.
 ShapeConstants shape_of(const qconv_layer_config &config, qconv_op op) {
-    if (op == QCONV_OP_SAVE_STATE) return {};
+    if (!depends_on_shape(op)) return {};
     return {config.in_channels, config.out_channels, config.kernel_size, config.stride, config.dilation, config.groups};
 }
 
@@ -58,10 +58,16 @@ const KernelRow &choose_kernel(const std::vector<KernelRow> &list, const LayerSp
 
 namespace {
 
-/// The ops that a layer needs for its directions.
-std::vector<qconv_op> needed_ops(const qconv_layer_config &config) {
+bool on_device(const TargetInfo &target) {
+    return Halide::Target(target.halide).has_gpu_feature();
+}
+
+/// The ops that a layer needs for its directions on this target.
+std::vector<qconv_op> needed_ops(const qconv_layer_config &config, const TargetInfo &target) {
     std::vector<qconv_op> ops = ops_of(config.directions);
     if ((config.directions & QCONV_FORWARD) && saved(config) == QCONV_SAVES_STATE) ops.push_back(QCONV_OP_SAVE_STATE);
+    const bool sums_bias = (config.directions & QCONV_GRAD_WEIGHT) && config.kind == QCONV_LAYER_CONV1D;
+    if (sums_bias && on_device(target)) ops.push_back(QCONV_OP_GRAD_BIAS);
     return ops;
 }
 
@@ -80,9 +86,9 @@ void plan(const std::vector<LayerSpec> &layers, const CompileOptions &options, C
         for (const LayerSpec &layer : layers) {
             check_interrupt();
             LayerKernels &kernels = choice.emplace_back();
-            for (const qconv_op op : needed_ops(layer.config)) {
+            for (const qconv_op op : needed_ops(layer.config, target)) {
                 TunedChoice tuned;
-                if (options.tuned && op != QCONV_OP_SAVE_STATE) tuned = options.tuned->choose(layer, op, target);
+                if (options.tuned && depends_on_shape(op)) tuned = options.tuned->choose(layer, op, target);
                 const KernelRow row = tuned.row ? *tuned.row : choose_kernel(list, layer, op, target);
                 const ShapeConstants shape = shape_of(layer.config, op);
                 const auto [place, fresh] = known.try_emplace({row.name, key_of(shape)}, compiled.kernels.size());
@@ -176,7 +182,7 @@ std::string header_file(const CompileOptions &options, const TargetInfo &target)
 
 std::string runtime_file(const TargetInfo &target) {
     // A program takes one: that with GPU support serves the CPU's kernels too.
-    const std::string gpu = Halide::Target(target.halide).has_gpu_feature() ? "_gpu" : "";
+    const std::string gpu = on_device(target) ? "_gpu" : "";
     return archive_file("qconv_halide_runtime_" + platform(target) + gpu, target);
 }
 

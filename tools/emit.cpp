@@ -78,8 +78,7 @@ void emit_kernel(const KernelRow &row, const std::string &halide_target, const S
     // to what a launch or an allocation returns.
     if (!target.has_gpu_feature()) target.set_feature(Target::NoAsserts);
     std::map<std::string, std::string> params = row.params;
-    // Saving the state depends on no shape.
-    if (shape.in_channels > 0 && row.layout.op != QCONV_OP_SAVE_STATE) {
+    if (shape.in_channels > 0 && depends_on_shape(row.layout.op)) {
         params["in_channels"] = std::to_string(shape.in_channels);
         params["out_channels"] = std::to_string(shape.out_channels);
         params["kernel_size"] = std::to_string(shape.kernel_size);

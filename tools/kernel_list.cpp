@@ -21,7 +21,8 @@ const std::map<std::string, qconv_op> &ops() {
                                                           {"save_state", QCONV_OP_SAVE_STATE},
                                                           {"to_bits", QCONV_OP_TO_BITS},
                                                           {"bits_to_bits", QCONV_OP_BITS_TO_BITS},
-                                                          {"bits_to_float", QCONV_OP_BITS_TO_FLOAT}};
+                                                          {"bits_to_float", QCONV_OP_BITS_TO_FLOAT},
+                                                          {"grad_bias", QCONV_OP_GRAD_BIAS}};
     return table;
 }
 

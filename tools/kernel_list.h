@@ -34,4 +34,9 @@ KernelRow parse_kernel_row(std::string_view json_text);
 /// And back: a JSON object on one line.
 std::string kernel_row_json(const KernelRow &row);
 
+/// Whether a kernel of this op can be specialised for a layer's shape; the others go element by element.
+constexpr bool depends_on_shape(qconv_op op) {
+    return op != QCONV_OP_SAVE_STATE && op != QCONV_OP_GRAD_BIAS;
+}
+
 } // namespace qconv

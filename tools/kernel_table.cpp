@@ -35,6 +35,8 @@ const char *op_enumerator(qconv_op op) {
             return "QCONV_OP_BITS_TO_BITS";
         case QCONV_OP_BITS_TO_FLOAT:
             return "QCONV_OP_BITS_TO_FLOAT";
+        case QCONV_OP_GRAD_BIAS:
+            return "QCONV_OP_GRAD_BIAS";
         default:
             return "QCONV_OP_FORWARD";
     }

@@ -50,6 +50,26 @@ void *device_memory(size_t bytes) {
     return reinterpret_cast<void *>(address);
 }
 
+/// A program's own device memory.
+struct Pool {
+    static void *allocate(size_t bytes, void *stream, void *context) {
+        auto *self = static_cast<Pool *>(context);
+        if (self->empty) return nullptr;
+        self->strays += stream != self->stream;
+        ++self->allocated;
+        return self->memory.emplace_back(bytes + 256).data();
+    }
+    static void release(void *memory, void *stream, void *context) {
+        auto *self = static_cast<Pool *>(context);
+        self->strays += stream != self->stream || memory == nullptr;
+        ++self->released;
+    }
+    void *stream;
+    std::vector<std::vector<char>> memory{};
+    bool empty = false;
+    int allocated = 0, released = 0, strays = 0;
+};
+
 bool says(const std::string &text) {
     INFO(qconv_last_error());
     return std::string(qconv_last_error()).find(text) != std::string::npos;
@@ -135,12 +155,54 @@ TEST_CASE("cuda: works", "[works]") {
             const int before = launches();
             REQUIRE(qconv_layer_forward_training_on(layer.layer, x, 1, kWidth, y, state, state_bytes, one) == QCONV_OK);
             CHECK(last_stream() == one);
-            REQUIRE(qconv_layer_backward_on(layer.layer, nullptr, state, state_bytes, gy, 1, kWidth, gx, gw, one) ==
-                    QCONV_OK);
+            REQUIRE(qconv_layer_backward_on(layer.layer, nullptr, state, state_bytes, gy, 1, kWidth, gx, gw, nullptr,
+                                            one) == QCONV_OK);
             CHECK(last_stream() == one);
             CHECK(launches() >= before + 4);
         }
         CHECK(copies() == 0);
+    }
+    SECTION("scratch comes from the program's pool, of the call's stream, and goes back within the call") {
+        Pool pool{.stream = stream};
+        REQUIRE(qconv_device_set_allocator(device.device, Pool::allocate, Pool::release, &pool) == QCONV_OK);
+        const auto allocations = driver<int (*)()>("fake_cuda_allocations");
+        const int before = allocations();
+        REQUIRE(qconv_layer_forward_training_on(layer.layer, x, 1, kWidth, y, state, state_bytes, stream) == QCONV_OK);
+        const int forward = pool.allocated;
+        CHECK(forward > 0);
+        REQUIRE(qconv_layer_backward_on(layer.layer, nullptr, state, state_bytes, gy, 1, kWidth, gx, gw, nullptr,
+                                        stream) == QCONV_OK);
+        CHECK(pool.allocated > forward);
+        CHECK(pool.released == pool.allocated);
+        CHECK(pool.strays == 0);
+        CHECK(allocations() == before);
+        pool.empty = true;
+        CHECK(qconv_layer_forward_on(layer.layer, x, 1, kWidth, y, stream) == QCONV_OUT_OF_MEMORY);
+        CHECK(says("OUT_OF_MEMORY"));
+        CHECK(pool.released == pool.allocated);
+        // New weights are the library's own memory.
+        const int taken = pool.allocated;
+        REQUIRE(qconv_layer_set_weights(layer.layer, layer.weight.data(), nullptr) == QCONV_OK);
+        CHECK(pool.allocated == taken);
+        CHECK(qconv_device_set_allocator(device.device, Pool::allocate, nullptr, nullptr) == QCONV_INVALID_ARGUMENT);
+        REQUIRE(qconv_device_set_allocator(device.device, nullptr, nullptr, nullptr) == QCONV_OK);
+        REQUIRE(qconv_layer_forward_on(layer.layer, x, 1, kWidth, y, stream) == QCONV_OK);
+        CHECK(pool.allocated == taken);
+        CHECK(allocations() > before);
+    }
+    SECTION("weights that kernels may read are neither overwritten nor freed before these are done") {
+        const auto waits = driver<int (*)()>("fake_cuda_waits");
+        const auto frees = driver<int (*)()>("fake_cuda_frees");
+        REQUIRE(qconv_layer_forward_on(layer.layer, x, 1, kWidth, y, stream) == QCONV_OK);
+        const int before = waits(), freed = frees();
+        REQUIRE(qconv_layer_set_weights(layer.layer, layer.weight.data(), nullptr) == QCONV_OK);
+        CHECK(waits() > before);
+        CHECK(frees() == freed);
+        const int then = waits();
+        qconv_layer_destroy(layer.layer);
+        layer.layer = nullptr;
+        CHECK(waits() > then);
+        CHECK(frees() > freed);
     }
     SECTION("host memory is refused, by its name") {
         std::vector<float> host(kChannels * kWidth);
@@ -151,7 +213,7 @@ TEST_CASE("cuda: works", "[works]") {
         CHECK(qconv_layer_forward_on(layer.layer, x, 1, kWidth, host.data(), stream) == QCONV_INVALID_ARGUMENT);
         CHECK(says("y is 0x"));
         CHECK(qconv_layer_forward_on(layer.layer, nullptr, 1, kWidth, y, stream) == QCONV_INVALID_ARGUMENT);
-        CHECK(qconv_layer_backward_on(layer.layer, nullptr, state, state_bytes, host.data(), 1, kWidth, gx, gw,
+        CHECK(qconv_layer_backward_on(layer.layer, nullptr, state, state_bytes, host.data(), 1, kWidth, gx, gw, nullptr,
                                       stream) == QCONV_INVALID_ARGUMENT);
         CHECK(says("grad_output is 0x"));
         CHECK(launches() == before);
@@ -161,12 +223,15 @@ TEST_CASE("cuda: works", "[works]") {
         CHECK(qconv_layer_forward(layer.layer, host.data(), 1, kWidth, host.data(), nullptr, 0) ==
               QCONV_INVALID_ARGUMENT);
         CHECK(says("on a device"));
-        CHECK(qconv_layer_backward_on(layer.layer, nullptr, state, state_bytes, gy, 0, kWidth, gx, gw, stream) ==
-              QCONV_INVALID_ARGUMENT);
+        CHECK(qconv_layer_backward_on(layer.layer, nullptr, state, state_bytes, gy, 0, kWidth, gx, gw, nullptr,
+                                      stream) == QCONV_INVALID_ARGUMENT);
         CHECK(says("batch is 0"));
-        CHECK(qconv_layer_backward_on(layer.layer, nullptr, state, 3, gy, 1, kWidth, gx, gw, stream) ==
+        CHECK(qconv_layer_backward_on(layer.layer, nullptr, state, 3, gy, 1, kWidth, gx, gw, nullptr, stream) ==
               QCONV_INVALID_ARGUMENT);
         CHECK(says("state_bytes is 3"));
+        CHECK(qconv_layer_backward_on(layer.layer, nullptr, state, state_bytes, gy, 1, kWidth, gx, gw, gy, stream) ==
+              QCONV_INVALID_ARGUMENT);
+        CHECK(says("grad_bias is for conv1d only"));
         layer.config.input_quantization = qconv_quantizer_default(QCONV_WEIGHTDOREFA);
         qconv_layer *other = nullptr;
         CHECK(qconv_layer_create_on(device.device, &layer.config, layer.weight.data(), nullptr, &other) ==

@@ -1,5 +1,6 @@
 // A CUDA driver for machines without one: device memory is host memory, kernels are noted and not run. QCONV_FAKE_CUDA
-// says what is wrong with it: old, no_gpu, small_gpu, no_memory, old_ptx; anything else: nothing.
+// says what is wrong with it: old, no_gpu, small_gpu, no_memory, old_ptx; unified: all memory is a device's;
+// anything else: nothing.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -17,7 +18,7 @@ bool mode(const char *name) {
 
 struct State {
     std::map<std::uint64_t, std::size_t> blocks;
-    int launches = 0, copies_to_host = 0;
+    int launches = 0, copies_to_host = 0, allocations = 0, frees = 0, waits = 0;
     void *stream = nullptr; // of the last launch
 };
 
@@ -41,6 +42,15 @@ int fake_cuda_launches() {
 }
 int fake_cuda_copies_to_host() {
     return state().copies_to_host;
+}
+int fake_cuda_allocations() {
+    return state().allocations;
+}
+int fake_cuda_frees() {
+    return state().frees;
+}
+int fake_cuda_waits() {
+    return state().waits;
 }
 void *fake_cuda_stream() {
     return state().stream;
@@ -110,6 +120,7 @@ int cuCtxPopCurrent_v2(void **context) {
     return 0;
 }
 int cuCtxSynchronize() {
+    ++state().waits;
     return 0;
 }
 int cuStreamSynchronize(void *) {
@@ -133,9 +144,11 @@ int cuMemAlloc_v2(std::uint64_t *address, std::size_t bytes) {
     if (mode("no_memory") && bytes > 4096) return out_of_memory;
     *address = reinterpret_cast<std::uint64_t>(std::malloc(bytes));
     state().blocks[*address] = bytes;
+    ++state().allocations;
     return 0;
 }
 int cuMemFree_v2(std::uint64_t address) {
+    ++state().frees;
     state().blocks.erase(address);
     std::free(reinterpret_cast<void *>(address));
     return 0;
@@ -169,6 +182,10 @@ int cuLaunchKernel(void *, unsigned, unsigned, unsigned, unsigned, unsigned, uns
     return 0;
 }
 int cuPointerGetAttribute(void *value, int attribute, std::uint64_t address) {
+    if (mode("unified")) {
+        *static_cast<unsigned *>(value) = attribute == 2 ? 2 : 0;
+        return 0;
+    }
     for (const auto &[start, bytes] : state().blocks) {
         if (address < start || address >= start + bytes) continue;
         *static_cast<unsigned *>(value) = attribute == 2 ? 2 : 0;

@@ -51,7 +51,7 @@ public:
     /// Waits for the queue and gives the bytes back. What was written beside them is in damage().
     std::span<const std::byte> read();
     std::vector<float> floats();
-    std::ptrdiff_t damage() const { return arena_.damage(); }
+    std::ptrdiff_t damage() const { return memory_ == nullptr ? 0 : arena_.damage(); }
 
 private:
     void drop();

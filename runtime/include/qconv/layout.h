@@ -259,4 +259,12 @@ enum class SaveStateArg : int {
     Count
 };
 
+// grad_bias, on devices. gb[o] = sum over n, w of gy[n, o, w].
+enum class GradBiasArg : int {
+    UserContext, // void *: a CallContext
+    GradOutput,  // float   [width_out, out_channels, batch]
+    GradBias,    // float   [out_channels]
+    Count
+};
+
 } // namespace qconv

@@ -201,10 +201,21 @@ qconv_status qconv_device_open_opencl(void *context, void *queue, qconv_device *
 /* Layers keep what they need of it. NULL is fine. */
 void qconv_device_close(qconv_device *device);
 
+/* CUDA: where the kernels of a call take their scratch (packed inputs) from, in place of memory that the library keeps
+ * for each stream: a program's own pool of device memory. allocate(bytes, stream, context) returns device memory or
+ * NULL, aligned to 256 bytes; release(memory, stream, context) follows within the same call, once the kernels that use
+ * it are on the stream, but before they have run. Both NULL restore the default. Call before layers of the device run.
+ */
+typedef void *(*qconv_device_allocate_fn)(size_t bytes, void *stream, void *context);
+typedef void (*qconv_device_release_fn)(void *memory, void *stream, void *context);
+qconv_status qconv_device_set_allocator(qconv_device *device, qconv_device_allocate_fn allocate,
+                                        qconv_device_release_fn release, void *context);
+
 /* As qconv_layer_create, on a device: quantizes and packs on the CPU, then uploads, once. weight and bias are host
- * memory. Its kernels come from those registered for the device's target. qconv_layer_set_weights works as before, and
- * waits for the upload; work that still reads the old weights must have finished. Not on a device: weightdorefa as
- * input quantizer, and grad_bias. */
+ * memory. Its kernels come from those registered for the device's target. qconv_layer_set_weights works as before: it
+ * waits for the work on the device that may still read the old weights (OpenCL: on the device's own queue; that on
+ * others must have finished), and for the upload; qconv_layer_destroy waits too. Not on a device: weightdorefa as input
+ * quantizer. */
 qconv_status qconv_layer_create_on(qconv_device *device, const qconv_layer_config *config, const float *weight,
                                    const float *bias, qconv_layer **layer);
 
@@ -218,7 +229,7 @@ qconv_status qconv_layer_forward_training_on(const qconv_layer *layer, const voi
                                              void *y, void *state, size_t state_bytes, void *stream);
 qconv_status qconv_layer_backward_on(const qconv_layer *layer, const void *x, const void *state, size_t state_bytes,
                                      const void *grad_output, int64_t batch, int64_t width, void *grad_input,
-                                     void *grad_weight, void *stream);
+                                     void *grad_weight, void *grad_bias, void *stream);
 
 /* ---- networks -------------------------------------------------------------------------------------------------- */
 
@@ -275,7 +286,8 @@ typedef enum qconv_op {
     QCONV_OP_TO_BITS = 4,       /* packed signs of a tensor, after a threshold on each channel */
     QCONV_OP_BITS_TO_BITS = 5,  /* forward from packed signs to packed signs */
     QCONV_OP_BITS_TO_FLOAT = 6, /* forward from packed signs */
-    QCONV_OPS = 7
+    QCONV_OP_GRAD_BIAS = 7,     /* of conv1d, on devices; on the CPU the runtime sums it */
+    QCONV_OPS = 8
 } qconv_op;
 
 /* One compiled kernel. The layout fields say how weights must be packed for it (runtime/include/qconv/layout.h). */
