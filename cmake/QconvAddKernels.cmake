@@ -78,6 +78,9 @@ static inline qconv_status @name@_register(void) {
         VERBATIM)
     add_custom_target(${name}_kernels DEPENDS ${outputs})
 
+    if(gpu AND arg_SHARED)
+        message(FATAL_ERROR "${call}: kernels of a GPU are linked with the static libraries: leave out SHARED")
+    endif()
     set(runtime qconv::qconv qconv::halide_runtime)
     if(gpu)
         set(runtime qconv::qconv qconv::halide_runtime_gpu)

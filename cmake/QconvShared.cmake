@@ -1,5 +1,5 @@
 # libqconv.so: the runtime, the generic kernels and the Halide runtime in one, for programs that load it (python/qconv) and
-# for those that link it (qconv::shared).
+# for those that link it (qconv::shared). With GPU kernels where they are built; a driver is looked for when one is asked for.
 
 # Of all that is linked in, only the C ABI is visible, the functions that the header declares, and the Halide functions
 # that compiled kernels call: they must reach the runtime in here. Symbols carry the version of the ABI.
@@ -22,8 +22,15 @@ add_library(qconv::shared ALIAS qconv_shared)
 target_include_directories(qconv_shared INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/runtime/include>
                                                   $<INSTALL_INTERFACE:include>)
 target_compile_features(qconv_shared INTERFACE cxx_std_20)
+# The runtime with GPU support serves the CPU's kernels too, and comes first, so that nothing is wanted of the other.
+set(gpu_parts)
+if(QCONV_GPU_TARGETS)
+    set(gpu_parts $<BUILD_INTERFACE:$<LINK_LIBRARY:WHOLE_ARCHIVE,qconv_halide_runtime_gpu>>
+        $<BUILD_INTERFACE:qconv_gpu_kernels>)
+    target_link_options(qconv_shared PRIVATE "LINKER:--undefined=qconv_register_gpu_kernels")
+endif()
 target_link_libraries(qconv_shared PRIVATE
-    $<BUILD_INTERFACE:$<LINK_LIBRARY:WHOLE_ARCHIVE,qconv>> $<BUILD_INTERFACE:qconv_kernels>
+    $<BUILD_INTERFACE:$<LINK_LIBRARY:WHOLE_ARCHIVE,qconv>> ${gpu_parts} $<BUILD_INTERFACE:qconv_kernels>
     $<BUILD_INTERFACE:qconv_halide_runtime>)
 # Its own calls stay inside, whatever else the program holds under the same names.
 target_link_options(qconv_shared PRIVATE "LINKER:--version-script=${exports}" LINKER:-z,defs LINKER:--gc-sections

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from . import _device
 from ._layer import LayerSpec, layer_spec
 from ._library import Layer
 
@@ -22,7 +23,7 @@ class _Entry:
         key = id(weight)
         self.reference = weakref.ref(weight, lambda _: _entries.pop(key, None))
         self.lock = threading.Lock()
-        self.layers: dict[tuple[str, int], Layer] = {}
+        self.layers: dict[tuple[str, int, int], Layer] = {}  # by text, directions and GPU
 
 
 _entries: dict[int, _Entry] = {}
@@ -39,9 +40,10 @@ def acquire(weight: Tensor, bias: Tensor | None, text: str, directions: int, for
     # The weights' address and version tell of changes by PyTorch, whether in place or to other storage.
     version = _version(weight)
     source = (weight.data_ptr(), version) if bias is None else (weight.data_ptr(), version, bias, _version(bias))
+    key = text, directions, _device.place(weight)
     entry = _entries.get(id(weight))
     if entry is not None and entry.reference() is weight:
-        layer = entry.layers.get((text, directions))
+        layer = entry.layers.get(key)
         if layer is not None:
             # First a user, then the look at the source; _pack does it the other way round. So either this call sees
             # that new weights are coming, or _pack sees that the layer is in use.
@@ -52,9 +54,9 @@ def acquire(weight: Tensor, bias: Tensor | None, text: str, directions: int, for
     else:
         entry = _entries[id(weight)] = _Entry(weight)
     with entry.lock:
-        layer = entry.layers.get((text, directions))
+        layer = entry.layers.get(key)
         if layer is None or not _current(layer, source, forward):
-            layer = _pack(entry, layer, weight, bias, text, directions)
+            layer = _pack(entry, layer, weight, bias, key)
             layer.source = source
         layer.users.append(None)
     return layer
@@ -69,12 +71,15 @@ def _current(layer: Layer, source: tuple, forward: bool) -> bool:
     )
 
 
-def _pack(entry: _Entry, layer: Layer | None, weight: Tensor, bias: Tensor | None, text: str, directions: int) -> Layer:
+def _pack(
+    entry: _Entry, layer: Layer | None, weight: Tensor, bias: Tensor | None, key: tuple[str, int, int]
+) -> Layer:
+    text, directions, gpu = key
     spec = layer_spec(text)
     _check_shapes(spec, weight, bias)
-    # The tensors, not only their addresses: they live until the packing is done.
-    packed_from = weight.detach().contiguous()
-    bias_from = None if bias is None else bias.detach().contiguous()
+    # The tensors, not only their addresses: they live until the packing is done, which is the CPU's.
+    packed_from = weight.detach().cpu().contiguous()
+    bias_from = None if bias is None else bias.detach().cpu().contiguous()
     addresses = packed_from.data_ptr(), None if bias_from is None else bias_from.data_ptr()
     if layer is not None:
         layer.source = ()
@@ -82,8 +87,8 @@ def _pack(entry: _Entry, layer: Layer | None, weight: Tensor, bias: Tensor | Non
             layer.set_weights(*addresses)
             return layer
         # Another thread is inside the old one, which lives until that call returns.
-        del entry.layers[text, directions]
-    layer = entry.layers[text, directions] = Layer(spec.config(directions), *addresses)
+        del entry.layers[key]
+    layer = entry.layers[key] = _device.create_layer(gpu, spec.config(directions), *addresses)
     if len(entry.layers) > _LAYERS_PER_WEIGHT:
         del entry.layers[next(iter(entry.layers))]
     return layer

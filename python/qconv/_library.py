@@ -91,6 +91,18 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "qconv_layer_kernel": (POINTER(Kernel), [c_void_p, c_int]),
     "qconv_layer_packed_bytes": (c_size_t, [c_void_p]),
     "qconv_register_generic_kernels": (c_int, []),
+    "qconv_device_open_cuda": (c_int, [c_int, c_void_p, POINTER(c_void_p)]),
+    "qconv_device_set_allocator": (c_int, [c_void_p, c_void_p, c_void_p, c_void_p]),
+    "qconv_layer_create_on": (c_int, [c_void_p, POINTER(LayerConfig), c_void_p, c_void_p, POINTER(c_void_p)]),
+    "qconv_layer_forward_on": (c_int, [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p]),
+    "qconv_layer_forward_training_on": (
+        c_int,
+        [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_size_t, c_void_p],
+    ),
+    "qconv_layer_backward_on": (
+        c_int,
+        [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_int64, c_int64] + [c_void_p] * 4,
+    ),
     "qconv_set_num_threads": (c_int, [c_int]),
     "qconv_get_num_threads": (c_int, []),
 }
@@ -141,21 +153,57 @@ def version() -> str:
     return LIBRARY.qconv_version().decode()
 
 
+_forward = LIBRARY.qconv_layer_forward
+_forward_training = LIBRARY.qconv_layer_forward_training
+_backward = LIBRARY.qconv_layer_backward
+
+
 class Layer:
-    """A qconv_layer. Calls hold a reference, so that it is destroyed when the last one has returned."""
+    """A qconv_layer, on the CPU. Calls hold a reference, so that it is destroyed when the last one has returned."""
 
     __slots__ = ("pointer", "users", "source")
 
     def __init__(self, config: LayerConfig, weight: Any, bias: Any = None) -> None:
         """weight and bias: addresses, or ctypes arrays."""
         pointer = c_void_p()
-        status = LIBRARY.qconv_layer_create(byref(config), weight, bias, byref(pointer))
+        status = self._create(config, weight, bias, pointer)
         self.pointer: int | None = pointer.value
         # One item for each call that is inside it now: appending and popping are atomic.
         self.users: list[None] = []
         # What the packed weights were made from (_cache.acquire).
         self.source: tuple[Any, ...] = ()
         check(status)
+
+    def _create(self, config: LayerConfig, weight: Any, bias: Any, pointer: c_void_p) -> int:
+        return LIBRARY.qconv_layer_create(byref(config), weight, bias, byref(pointer))
+
+    # Tensors by their addresses: dense, on the layer's device.
+
+    def forward(self, x: int, batch: int, width: int, y: int) -> None:
+        follow_torch_threads()
+        if status := _forward(self.pointer, x, batch, width, y, None, 0):
+            check(status)
+
+    def forward_training(self, x: int, batch: int, width: int, y: int, state: int, state_bytes: int) -> None:
+        follow_torch_threads()
+        if status := _forward_training(self.pointer, x, batch, width, y, state, state_bytes, None, 0):
+            check(status)
+
+    def backward(
+        self,
+        x: int | None,
+        state: int,
+        state_bytes: int,
+        grad_output: int,
+        batch: int,
+        width: int,
+        *gradients: int | None,
+    ) -> None:
+        """gradients: of the input, the weight and the bias; None for those not wanted."""
+        follow_torch_threads()
+        status = _backward(self.pointer, x, state, state_bytes, grad_output, batch, width, *gradients, None, 0)
+        if status:
+            check(status)
 
     def set_weights(self, weight: int, bias: int | None) -> None:
         check(LIBRARY.qconv_layer_set_weights(self.pointer, weight, bias))

@@ -1,4 +1,4 @@
-"""The operators: torch.ops.qconv.{forward, training, backward}.
+"""The operators: torch.ops.qconv.{forward, training, backward}, for tensors on the CPU and on CUDA GPUs.
 
 A layer travels as the text of _layer.layer_text. `training` is `forward` with a gradient; besides y it returns the
 state that `backward` needs where the layer saves one: the signs and masks of x, 2 bits an element, instead of x.
@@ -15,15 +15,13 @@ from ._library import (
     FORWARD,
     GRAD_INPUT,
     GRAD_WEIGHT,
-    LIBRARY,
     SAVES_INPUT,
     SAVES_STATE,
-    check,
-    follow_torch_threads,
 )
 
 _library = Library("qconv", "DEF")
-_tags = (torch.Tag.pt2_compliant_tag,)
+# New weights are packed on the CPU, which no CUDA graph can hold (PyTorch before 2.8 has no name for that).
+_tags = (torch.Tag.pt2_compliant_tag, *filter(None, [getattr(torch.Tag, "cudagraph_unsafe", None)]))
 _library.define("forward(Tensor x, Tensor weight, Tensor? bias, str layer) -> Tensor", tags=_tags)
 _library.define(
     "training(Tensor x, Tensor weight, Tensor? bias, str layer, int directions) -> (Tensor, Tensor)", tags=_tags
@@ -37,13 +35,10 @@ forward = torch.ops.qconv.forward.default
 training = torch.ops.qconv.training.default
 backward = torch.ops.qconv.backward.default
 
-_forward = LIBRARY.qconv_layer_forward
-_forward_training = LIBRARY.qconv_layer_forward_training
-_backward = LIBRARY.qconv_layer_backward
 _float32, _float64 = torch.float32, torch.float64
 
 
-def _check_input(x: Tensor, weight: Tensor, spec: LayerSpec) -> None:
+def _check_input(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LayerSpec) -> None:
     if x.dim() != 3:
         raise ValueError(f"input has {x.dim()} dimensions; it must be [batch, in_channels, width]")
     _, channels, width = x.shape
@@ -52,10 +47,14 @@ def _check_input(x: Tensor, weight: Tensor, spec: LayerSpec) -> None:
     if x.dtype not in (_float32, _float64):
         raise TypeError(
             f"input is {x.dtype}; qconv computes in float32 (and in float64 through PyTorch): convert it, or run under "
-            "torch.autocast('cpu'), which does"
+            f"torch.autocast('{x.device.type}'), which does"
         )
     if weight.dtype != x.dtype:
         raise TypeError(f"input is {x.dtype} and weight {weight.dtype}; they must be alike")
+    if weight.device != x.device:
+        raise ValueError(f"input is on {x.device} and weight on {weight.device}; they must be on one device")
+    if bias is not None and bias.device != x.device:
+        raise ValueError(f"input is on {x.device} and bias on {bias.device}; they must be on one device")
     if spec.width_out(width) < 1:
         raise ValueError(
             f"width is {width}; with its padding ({width + spec.pad_left + spec.pad_right}) it must be at least the "
@@ -63,20 +62,18 @@ def _check_input(x: Tensor, weight: Tensor, spec: LayerSpec) -> None:
         )
 
 
-def _forward_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
+def _forward_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
     spec = layer_spec(layer)
-    _check_input(x, weight, spec)
+    _check_input(x, weight, bias, spec)
     if x.dtype is _float64:
         with torch._C._AutoDispatchBelowAutograd():
             return _composite.forward(spec, x, weight, bias)
     x = x.contiguous()
     batch, _, width = x.shape
     y = x.new_empty((batch, spec.out_channels, spec.width_out(width)))
-    follow_torch_threads()
     packed = _cache.acquire(weight, bias, layer, FORWARD)
     try:
-        if status := _forward(packed.pointer, x.data_ptr(), batch, width, y.data_ptr(), None, 0):
-            check(status)
+        packed.forward(x.data_ptr(), batch, width, y.data_ptr())
     finally:
         packed.users.pop()
     return y
@@ -89,9 +86,9 @@ def _state_shape(x: Tensor, spec: LayerSpec, directions: int) -> tuple[int, ...]
     return x.shape[0], x.shape[1], 2 * ((x.shape[2] + 31) // 32)
 
 
-def _training_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int) -> tuple[Tensor, Tensor]:
+def _training_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int) -> tuple[Tensor, Tensor]:
     spec = layer_spec(layer)
-    _check_input(x, weight, spec)
+    _check_input(x, weight, bias, spec)
     state = torch.empty(_state_shape(x, spec, directions), dtype=torch.int32, device=x.device)
     if x.dtype is _float64:
         with torch._C._AutoDispatchBelowAutograd():
@@ -99,14 +96,9 @@ def _training_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, di
     x = x.contiguous()
     batch, _, width = x.shape
     y = x.new_empty((batch, spec.out_channels, spec.width_out(width)))
-    follow_torch_threads()
     packed = _cache.acquire(weight, bias, layer, directions)
     try:
-        status = _forward_training(
-            packed.pointer, x.data_ptr(), batch, width, y.data_ptr(), state.data_ptr(), state.nbytes, None, 0
-        )
-        if status:
-            check(status)
+        packed.forward_training(x.data_ptr(), batch, width, y.data_ptr(), state.data_ptr(), state.nbytes)
     finally:
         packed.users.pop()
     return y, state
@@ -130,34 +122,29 @@ def _gradients(
     grad_output, state = grad_output.contiguous(), state.contiguous()
     x = None if x is None else x.contiguous()
     batch = grad_output.shape[0]
-    grad_input = grad_output.new_empty((batch, spec.in_channels, width)) if wants_input else None
-    grad_weight = grad_output.new_empty(spec.weight_shape()) if wants_weight else None
-    grad_bias = grad_output.new_empty((spec.out_channels,)) if bias else None
-    follow_torch_threads()
+    new = grad_output.new_empty if batch else grad_output.new_zeros
+    grad_input = new((batch, spec.in_channels, width)) if wants_input else None
+    grad_weight = new(spec.weight_shape()) if wants_weight else None
+    grad_bias = new((spec.out_channels,)) if bias else None
+    if batch == 0:
+        return grad_input, grad_weight, grad_bias
     packed = _cache.acquire(weight, None, layer, directions, forward=False)
     try:
-        status = _backward(
-            packed.pointer,
+        packed.backward(
             None if x is None else x.data_ptr(),
             state.data_ptr(),
             state.nbytes,
             grad_output.data_ptr(),
             batch,
             width,
-            None if grad_input is None else grad_input.data_ptr(),
-            None if grad_weight is None else grad_weight.data_ptr(),
-            None if grad_bias is None else grad_bias.data_ptr(),
-            None,
-            0,
+            *(None if grad is None else grad.data_ptr() for grad in (grad_input, grad_weight, grad_bias)),
         )
-        if status:
-            check(status)
     finally:
         packed.users.pop()
     return grad_input, grad_weight, grad_bias
 
 
-def _backward_cpu(
+def _backward_kernel(
     grad_output: Tensor,
     x: Tensor | None,
     weight: Tensor,
@@ -174,7 +161,7 @@ def _backward_cpu(
 
 def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
     spec = layer_spec(layer)
-    _check_input(x, weight, spec)
+    _check_input(x, weight, bias, spec)
     return x.new_empty((x.shape[0], spec.out_channels, spec.width_out(x.shape[2])))
 
 
@@ -204,15 +191,15 @@ def _backward_fake(
 
 
 def _directly(x: Tensor) -> bool:
-    """Whether nothing but the CPU kernel would see this call: no compiler, tracer, subclass, mode, transform, autocast.
-    Then it is called as it is, which saves the dispatcher's way to Python and back."""
+    """Whether nothing but the kernel would see this call: no compiler, tracer, subclass, mode, transform, autocast. Then
+    it is called as it is, which saves the dispatcher's way to Python and back."""
     return (
         type(x) is Tensor
-        and x.is_cpu
+        and (x.is_cpu or x.is_cuda)
         and not torch.compiler.is_compiling()
         and _count_modes() == 0
         and _innermost_transform() is None
-        and not torch.is_autocast_enabled("cpu")
+        and not torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda")
         and _tracing_state() is None
     )
 
@@ -226,7 +213,7 @@ class _Training(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
         if _directly(x):
-            y, state = _training_cpu(x, weight, bias, layer, directions)
+            y, state = _training_kernel(x, weight, bias, layer, directions)
         else:
             with torch._C._AutoDispatchBelowAutograd():
                 y, state = training(x, weight, bias, layer, directions)
@@ -259,14 +246,16 @@ def _training_backward(ctx, grad_output: Tensor | None, _):
 _once_differentiable = once_differentiable(_training_backward)
 
 
-_library.impl("forward", _forward_cpu, "CPU")
-_library.impl("training", _training_cpu, "CPU")
-_library.impl("backward", _backward_cpu, "CPU")
+for _place in ("CPU", "CUDA"):
+    _library.impl("forward", _forward_kernel, _place)
+    _library.impl("training", _training_kernel, _place)
+    _library.impl("backward", _backward_kernel, _place)
 _library.impl("training", _Training.apply, "Autograd")
 for _name, _fake in (("forward", _forward_fake), ("training", _training_fake), ("backward", _backward_fake)):
     torch.library.register_fake(f"qconv::{_name}", _fake, lib=_library)
 for _name in ("forward", "training"):
-    torch.library.register_autocast(f"qconv::{_name}", "cpu", _float32, lib=_library)
+    for _place in ("cpu", "cuda"):
+        torch.library.register_autocast(f"qconv::{_name}", _place, _float32, lib=_library)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
@@ -281,4 +270,4 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tens
             directions |= FORWARD | GRAD_WEIGHT
     if directions:
         return (_Training.apply if _directly(x) else training)(x, weight, bias, layer, directions)[0]
-    return (_forward_cpu if _directly(x) else forward)(x, weight, bias, layer)
+    return (_forward_kernel if _directly(x) else forward)(x, weight, bias, layer)
