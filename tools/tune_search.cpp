@@ -134,8 +134,8 @@ bool UnitSearch::autoschedule(const std::string &strategy, uint64_t index, Candi
     autoscheduler.params = {{"parallelism", std::to_string(unit_.threads)}};
     if (deterministic) return true;
     if (strategy == "anderson2021") {
-        autoscheduler.params["parallelism"] = "80";           // multiprocessors
-        candidate.row.params.erase("carry_save"); // its search fails inside Halide on the adders' chain of counts
+        autoscheduler.params["parallelism"] = "80"; // multiprocessors
+        candidate.row.params.erase("carry_save");   // its search fails inside Halide on the adders' chain of counts
     }
     if (index == 0) {
         autoscheduler.params["beam_size"] = "8";
