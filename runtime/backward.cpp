@@ -121,8 +121,10 @@ void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &conf
 void call_save_state(const qconv_kernel &kernel, const qconv_layer_config &config, const MixedQuantizer &quantizer,
                      const float *x, std::int64_t batch, std::int64_t width, std::uint32_t *state,
                      CallContext &context) {
-    Buffer input = x_buffer(context, config, x, width, batch);
-    Buffer result = state_buffer(context, config, state, width, batch);
+    // Channels of all groups and samples are rows of their own.
+    const std::int64_t rows = config.in_channels * batch;
+    Buffer input(context, x, float_type, {width, rows});
+    Buffer result(context, state, word_type, {state_words(width), 2, rows});
     Arguments<SaveStateArg> arguments(context);
     arguments.set(SaveStateArg::X, input);
     arguments.set(SaveStateArg::Quantizer, static_cast<std::int64_t>(quantizer.first.kind));

@@ -241,11 +241,10 @@ void Cpu::apply(const GradWeightRowStages &s, const Target &target) const {
 
 void Cpu::apply(const StateStages &s, const Target &) const {
     Func state = s.state, joined = s.joined;
-    Var row("row");
-    state.reorder(s.word, s.plane, s.c, s.g, s.n).fuse(s.c, s.g, row).fuse(row, s.n, row).parallel(row);
+    state.reorder(s.word, s.plane, s.row).parallel(s.row);
     for (const Expr &condition : s.cases)
         state.specialize(condition);
-    joined.compute_at(state, s.word).bound_storage(s.c, 1).bound_storage(s.g, 1).store_in(MemoryType::Stack);
+    joined.compute_at(state, s.word).store_in(MemoryType::Stack);
     joined.update().atomic().vectorize(s.bits);
 }
 

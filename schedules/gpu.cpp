@@ -232,8 +232,8 @@ void Gpu::apply(const GradWeightRowStages &s, const Target &) const {
 void Gpu::apply(const StateStages &s, const Target &) const {
     Func state = s.state, joined = s.joined;
     Var tile("tile"), tx("tx");
-    state.split(s.word, tile, tx, warp_size, TailStrategy::GuardWithIf).reorder(tx, tile, s.plane, s.c, s.g, s.n);
-    state.gpu_blocks(fuse_all(state, {tile, s.plane, s.c, s.g, s.n})).gpu_threads(tx);
+    state.split(s.word, tile, tx, warp_size, TailStrategy::GuardWithIf).reorder(tx, tile, s.plane, s.row);
+    state.gpu_blocks(fuse_all(state, {tile, s.plane, s.row})).gpu_threads(tx);
     joined.compute_at(state, tx);
     joined.update().unroll(s.bits);
 }

@@ -197,7 +197,7 @@ struct GradWeightRowStages : GradWeightStages {
 /// one update joins the `bits` of a word.
 struct StateStages {
     Halide::Func state, joined;
-    Halide::Var word, plane, c, g, n;
+    Halide::Var word, plane, row;
     Halide::RVar bits;
     std::vector<Halide::Expr> cases;
 };

@@ -173,21 +173,19 @@ int plain_save_state(void **arguments) {
     const halide_buffer_t &x = a.buffer(SaveStateArg::X), &state = a.buffer(SaveStateArg::State);
     const bool step = a.integer(SaveStateArg::Quantizer) == QCONV_STEHEAVISIDE;
     const float threshold = a.real(SaveStateArg::Threshold);
-    for (int64_t n = 0; n < extent(x, 3); ++n)
-        for (int64_t g = 0; g < extent(x, 2); ++g)
-            for (int64_t c = 0; c < extent(x, 1); ++c)
-                for (int64_t v = 0; v < extent(state, 0); ++v) {
-                    uint32_t signs = 0, masks = 0;
-                    for (int64_t b = 0; b < 32 && 32 * v + b < extent(x, 0); ++b) {
-                        const float value = at<float>(x, {32 * v + b, c, g, n});
-                        const bool passes = (std::isnan(threshold) || std::fabs(value) <= threshold) &&
-                                            (!step || std::fabs(value) <= 1);
-                        signs |= uint32_t{step ? value > 0 : !(value < 0)} << b;
-                        masks |= uint32_t{passes} << b;
-                    }
-                    at<uint32_t>(state, {v, 0, c, g, n}) = signs;
-                    at<uint32_t>(state, {v, 1, c, g, n}) = masks;
-                }
+    for (int64_t row = 0; row < extent(x, 1); ++row)
+        for (int64_t v = 0; v < extent(state, 0); ++v) {
+            uint32_t signs = 0, masks = 0;
+            for (int64_t b = 0; b < 32 && 32 * v + b < extent(x, 0); ++b) {
+                const float value = at<float>(x, {32 * v + b, row});
+                const bool passes =
+                    (std::isnan(threshold) || std::fabs(value) <= threshold) && (!step || std::fabs(value) <= 1);
+                signs |= uint32_t{step ? value > 0 : !(value < 0)} << b;
+                masks |= uint32_t{passes} << b;
+            }
+            at<uint32_t>(state, {v, 0, row}) = signs;
+            at<uint32_t>(state, {v, 1, row}) = masks;
+        }
     return 0;
 }
 

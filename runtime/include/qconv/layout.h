@@ -252,10 +252,10 @@ enum class GradWeightArg : int {
 // save_state.
 enum class SaveStateArg : int {
     UserContext, // void *: a CallContext
-    X,           // float   [width, Cg, groups, batch]
+    X,           // float   [width, in_channels * batch]
     Quantizer,   // int32   a sign-type input quantizer: QCONV_SIGN or QCONV_STEHEAVISIDE
     Threshold,   // float   NaN: none. steheaviside also masks |x| > 1
-    State,       // uint32  [words, 2, Cg, groups, batch]
+    State,       // uint32  [words, 2, in_channels * batch]
     Count
 };
 
