@@ -43,50 +43,6 @@ bool same_content(const qconv_kernel &a, const qconv_kernel &b) {
     return fields(a) == fields(b);
 }
 
-// NULL if the layout fields make sense together.
-const char *layout_defect(const qconv_kernel &k) {
-    if (op_name(k.op) == nullptr) return "op is unknown";
-    if (path_name(k.path) == nullptr) return "path is unknown";
-    if (k.op == QCONV_OP_SAVE_STATE || k.op == QCONV_OP_TO_BITS || k.op == QCONV_OP_GRAD_BIAS) return nullptr;
-    if (k.out_block < 1 || k.width_block < 1) return "out_block and width_block must be at least 1";
-    if (k.tile_width < 0) return "tile_width must be 0 or positive";
-    const bool words = k.path == QCONV_PATH_B1B1 || k.path == QCONV_PATH_INT8;
-    const bool from_bits = k.op == QCONV_OP_BITS_TO_BITS || k.op == QCONV_OP_BITS_TO_FLOAT;
-    if (from_bits && (k.path != QCONV_PATH_B1B1 || k.input_planes != 1)) return "packed signs are one plane of b1b1";
-    if (k.op == QCONV_OP_BITS_TO_BITS && 32 % k.out_block != 0) return "out_block must divide the 32 bits of a word";
-    if (words && k.op != QCONV_OP_FORWARD && !from_bits) return "gradients are on the float paths";
-    if (!words && (k.word_bits != 0 || k.element_bits != 0)) return "a float path has no words";
-    if (words && (k.word_channels < 1 || k.element_bits < 1 || k.word_bits % (k.element_bits * k.word_channels) != 0)) {
-        return "word_bits must be a multiple of element_bits * word_channels";
-    }
-    switch (k.path) {
-        case QCONV_PATH_B1B1:
-            if (k.element_bits != 1 || (k.word_bits != 8 && k.word_bits != 16 && k.word_bits != 32)) {
-                return "b1b1 words have 8, 16 or 32 bits";
-            }
-            if (k.input_planes < 1 || k.input_planes > 8 || k.weight_planes < 1 || k.weight_planes > 8) {
-                return "b1b1 needs 1..8 input_planes and weight_planes";
-            }
-            return nullptr;
-        case QCONV_PATH_INT8:
-            if ((k.word_bits != 32 && k.word_bits != 16) || (k.element_bits != 8 && k.element_bits != 16)) {
-                return "int8 words have 16 or 32 bits and elements of 8 or 16";
-            }
-            if (k.level_offset != 0 && k.level_offset != 128) return "level_offset is 0 or 128";
-            return nullptr;
-        case QCONV_PATH_F32B1:
-            if (k.tables < 1 || k.table_channels < 1 || k.table_channels > 8) {
-                return "f32b1 needs tables, and 1..8 table_channels";
-            }
-            return nullptr;
-        case QCONV_PATH_F32F32:
-            return k.tables == 0 ? nullptr : "f32f32 has no tables";
-        case QCONV_PATHS:
-            break;
-    }
-    return nullptr;
-}
-
 std::string full_name(const qconv_kernel &kernel) {
     return std::string(kernel.name) + "@" + kernel.target;
 }
@@ -232,6 +188,56 @@ const char *device_name(DeviceKind kind) {
 }
 
 } // namespace
+
+const char *layout_defect(const qconv_kernel &k) {
+    if (op_name(k.op) == nullptr) return "op is unknown";
+    if (path_name(k.path) == nullptr) return "path is unknown";
+    if (k.op == QCONV_OP_SAVE_STATE || k.op == QCONV_OP_TO_BITS || k.op == QCONV_OP_GRAD_BIAS) return nullptr;
+    constexpr std::int32_t most = 1 << 16;
+    if (k.out_block < 1 || k.width_block < 1 || k.out_block > most || k.width_block > most) {
+        return "out_block and width_block must be 1..65536";
+    }
+    for (const std::int32_t field : {k.word_bits, k.element_bits, k.word_channels, k.input_planes, k.weight_planes,
+                                     k.table_channels, k.tables, k.channel_block, k.tap_block, k.vector_words}) {
+        if (field < 0 || field > most) return "the layout's fields must be 0..65536";
+    }
+    if (k.tile_width < 0) return "tile_width must be 0 or positive";
+    const bool words = k.path == QCONV_PATH_B1B1 || k.path == QCONV_PATH_INT8;
+    const bool from_bits = k.op == QCONV_OP_BITS_TO_BITS || k.op == QCONV_OP_BITS_TO_FLOAT;
+    if (from_bits && (k.path != QCONV_PATH_B1B1 || k.input_planes != 1)) return "packed signs are one plane of b1b1";
+    if (k.op == QCONV_OP_BITS_TO_BITS && 32 % k.out_block != 0) return "out_block must divide the 32 bits of a word";
+    if (words && k.op != QCONV_OP_FORWARD && !from_bits) return "gradients are on the float paths";
+    if (!words && (k.word_bits != 0 || k.element_bits != 0)) return "a float path has no words";
+    if (words && (k.word_channels < 1 || k.element_bits < 1 || k.word_bits % (k.element_bits * k.word_channels) != 0)) {
+        return "word_bits must be a multiple of element_bits * word_channels";
+    }
+    switch (k.path) {
+        case QCONV_PATH_B1B1:
+            if (k.element_bits != 1 || (k.word_bits != 8 && k.word_bits != 16 && k.word_bits != 32)) {
+                return "b1b1 words have 8, 16 or 32 bits";
+            }
+            if (k.input_planes < 1 || k.input_planes > 8 || k.weight_planes < 1 || k.weight_planes > 8) {
+                return "b1b1 needs 1..8 input_planes and weight_planes";
+            }
+            return nullptr;
+        case QCONV_PATH_INT8:
+            if ((k.word_bits != 32 && k.word_bits != 16) || (k.element_bits != 8 && k.element_bits != 16)) {
+                return "int8 words have 16 or 32 bits and elements of 8 or 16";
+            }
+            if (k.level_offset != 0 && k.level_offset != 128) return "level_offset is 0 or 128";
+            return nullptr;
+        case QCONV_PATH_F32B1:
+            if (k.tables < 1 || k.table_channels < 1 || k.table_channels > 8) {
+                return "f32b1 needs tables, and 1..8 table_channels";
+            }
+            return nullptr;
+        case QCONV_PATH_F32F32:
+            return k.tables == 0 ? nullptr : "f32f32 has no tables";
+        case QCONV_PATHS:
+            break;
+    }
+    return nullptr;
+}
 
 const char *path_name(qconv_path path) noexcept {
     switch (path) {

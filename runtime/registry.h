@@ -12,6 +12,9 @@ namespace qconv {
 const char *path_name(qconv_path path) noexcept;
 const char *op_name(qconv_op op) noexcept;
 
+/// What keeps the layout fields from making sense together; NULL if they do.
+const char *layout_defect(const qconv_kernel &kernel);
+
 /// All or nothing: throws, and adds none, when a row is malformed or a different kernel of its name and target exists.
 /// Rows that are registered already are passed over.
 void register_kernels(std::span<const qconv_kernel> rows);

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import unittest
+from random import Random
 
 import cli_support
 from cli_support import LAYER, Cli
@@ -157,6 +158,97 @@ class Inspect(Cli):
         self.refuse(["inspect", self.library, "--kernel", "nothing"], "'nothing'")
         self.refuse(["inspect", self.library, "--stmt", "x.html"], "--stmt", "layer file")
         self.refuse(["inspect", self.library, "-t", "avx2"], "--target")
+
+    def test_files_that_are_no_library(self):
+        self.refuse(["inspect", self.file("empty.a", b"")], "empty.a", "not recognized")
+        self.refuse(["inspect", self.file("empty.o", b"")], "empty.o", "not recognized")
+        self.refuse(["inspect", self.dir], self.dir.name, "directory")
+        self.refuse(["inspect", "/dev/null"], "/dev/null", "not recognized")
+        for end in (4, 9, 60, 68, 1000):
+            library = self.file("start.a", self.library.read_bytes()[:end])
+            if end in (9, 68):  # an archive of no members, or of an empty one
+                continue
+            self.refuse(["inspect", library], "start.a")
+
+    def test_damaged_objects_end_in_a_report_or_an_error(self):
+        whole = self.library.read_bytes()
+        random = Random(1)
+        for case in range(12):
+            damaged = bytearray(whole)
+            for _ in range(1 + case):
+                damaged[random.randrange(8, len(whole))] = random.randrange(256)
+            done = self.run_tool("inspect", self.file("damaged.a", bytes(damaged)), "--brief")
+            self.assertIn(done.returncode, (0, 2), (case, done.stderr))
+
+    def test_layer_files_that_say_what_is_not_there(self):
+        layers = self.file("net.json", LAYERS[:1])
+        self.refuse(["inspect", layers, "-t", "avx51"], "'avx51'", "avx512")
+        self.refuse(["inspect", layers, "-t", "avx2", "--cpu", "hasswell"], "--cpu 'hasswell'")
+        self.refuse(["inspect", layers, "-t", "avx2", "--kernel", "nothing"], "'nothing'")
+        self.refuse(["inspect", layers, "--directions", "sideways"], "sideways")
+        self.refuse(["inspect", self.file("kernel.json", {**LAYER, "kernel": "b1b1_w99"})], "'kernel'", "conv")
+        self.refuse(["inspect", self.file("empty.json", "")], "empty.json")
+        depth = 200_000
+        self.refuse(["inspect", self.file("deep.json", "[" * depth + "]" * depth)], "deep.json", "inside each other")
+
+    def test_target_that_this_qconvc_does_not_have(self):
+        """As made by a newer qconvc: the figures are there, the limit is the loop's own."""
+        library = self.dir / "newer.a"
+        library.write_bytes(self.library.read_bytes().replace(b"x86-64-linux-", b"x86-32-linux-"))
+        found = self.inspect(library, "--cpu", "znver3")
+        limits = {one["hot_loop"].get("limit_of") for one in found if "hot_loop" in one}
+        self.assertEqual({one.get("target") for one in found}, {None})
+        self.assertEqual(limits, {"its own arithmetic alone"})
+
+    def test_arm(self):
+        for target, architecture, cpu in (("arm64_dotprod", "aarch64", "neoverse-n1"), ("arm32", "arm", "cortex-a57")):
+            library = self.compile(LAYERS, target)
+            found = {one["row"]: one for one in self.inspect(library)}
+            self.assertEqual({one["path"] for one in found.values()}, {"b1b1", "int8", "f32b1", "f32f32"})
+            for one in found.values():
+                self.assertEqual(one["target"], target)
+                self.assertIn(architecture, one["format"])
+                self.assertEqual(one["instructions_by_vector_bits"]["128"] > 0, True)
+                loop = one["hot_loop"]
+                self.assertEqual(loop["cpu"], cpu)
+                self.check_arm_macs(loop)
+                self.assertGreater(loop["cycles_per_iteration"], 0)
+                self.assertLessEqual(loop["macs_per_cycle"], loop["limit_macs_per_cycle"] * 1.001)
+
+    def check_arm_macs(self, loop):
+        """Of the paths whose instructions say it: lanes of the products, bits of the popcounts."""
+        text = loop["instructions"]
+
+        def lanes(pattern):
+            return sum(int(m[1]) for line in text if (m := re.match(pattern, re.sub(r"\s+", " ", line))))
+
+        if loop["path"] == "b1b1":
+            bits = 8 * lanes(r"cnt v\d+\.(\d+)b") + 128 * sum(bool(re.match(r"vcnt\.8\s+q", line)) for line in text)
+            self.assertEqual(loop["macs_per_iteration"], bits, text)
+        if loop["path"] == "f32f32":
+            products = lanes(r"fml?[au]l? v\d+\.(\d+)s") + 4 * sum(
+                bool(re.match(r"v(mla|mul|fma)\.f32\s+q", line)) for line in text
+            )
+            products += 2 * sum(bool(re.match(r"v(mla|mul|fma)\.f32\s+d", line)) for line in text)
+            self.assertEqual(loop["macs_per_iteration"], products, text)
+
+    def test_cuda(self):
+        library = self.compile(LAYERS[:2], "cuda")
+        for one in self.inspect(library):
+            self.assertEqual(one["target"], "cuda")
+            (module,) = one["device_code"]
+            self.assertRegex(module["target"], r"^sm_\d+$")
+            main = max(module["entries"], key=lambda entry: len(entry["hot_loop"]))
+            self.assertEqual(sum(main["mix"].values()), main["instructions"])
+            self.assertEqual(sum(main["hot_loop_mix"].values()), len(main["hot_loop"]))
+            work = {"b1b1": "popc", "int8": "dp4a"}[one["path"]]
+            self.assertTrue(any(name.startswith(work) for name in main["hot_loop_mix"]), main["hot_loop_mix"])
+
+    def compile(self, layers, target):
+        path = self.file(f"net_{target}.json", layers)
+        done = self.run_tool("compile", path, "-t", target, "-o", self.dir / target)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return self.dir / target / f"libnet_{target}_{target}.a"
 
 
 if __name__ == "__main__":

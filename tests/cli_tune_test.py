@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """qconvc tune: records, resuming, failures, merging, and what compile makes of the records."""
 
+import contextlib
 import csv
+import functools
 import json
 import os
+import pathlib
 import signal
 import sqlite3
 import subprocess
@@ -210,6 +213,44 @@ class Tune(Cli):
             self.assertEqual(len({r["unit"] for r in trials}), 1)
             ids |= {r["id"] for r in trials}
         self.assertEqual(ids, {r["id"] for r in self.trials("whole.jsonl")})
+
+    def test_damaged_records_are_named_and_left_out(self):
+        good = json.loads((pathlib.Path(__file__).parent / "fuzz/corpus/tune_records/one").read_text())
+        cases = [
+            ({"machine": 5}, "'machine'"),
+            ({"kind": None}, "'kind'"),
+            ({"knobs": {"tile_width": -1}}, "'knobs'"),
+            ({"result": {**good["result"], "repeats_us": ["1"]}}, "'result.repeats_us'"),
+            ({"result": {**good["result"], "time_us": 1e300}}, "'result.time_us'"),
+            ({"result": None}, "result or a failure"),
+            ({"kernel": {**good["kernel"], "autoscheduler": {}}}, "'kernel.autoscheduler.params'"),
+            ({"layer": {**good["layer"], "width": 1}}, "'width' is 1"),
+            ({"layer": {**good["layer"], "stride": 0}}, "stride"),
+            ({"direction": "sideways"}, "sideways"),
+            ({"note": functools.reduce(lambda inner, _: [inner], range(40), 1)}, "inside each other"),
+        ]
+        newer = [{"schema": 2, "kind": 7}, {"schema": 2**32 + 1}]  # the second is not 1 in 32 bits either
+        lines = [json.dumps(record) for record in (good, *({**good, **change} for change, _ in cases), *newer)]
+        self.file("mixed.jsonl", "\n".join(lines) + "\n")
+        outputs = ("--csv", "all.csv", "--t4", "all.json", "--report", "all.html", "--winners", "winners.jsonl")
+        done = self.run_tool("tune", "mixed.jsonl", *outputs, cwd=self.dir)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        messages = done.stderr.splitlines()
+        self.assertEqual(len(messages), len(cases), done.stderr)
+        for line, ((_, word), message) in enumerate(zip(cases, messages), 2):
+            self.assertIn(f"mixed.jsonl:{line}: ", message)
+            self.assertIn(word, message)
+        self.assertEqual(len((self.dir / "all.csv").read_text().splitlines()), 2)
+
+        # A database is as little to be trusted. What a newer qconvc wrote stays in it.
+        done = self.run_tool("tune", "--merge", "all.db", "mixed.jsonl", cwd=self.dir)
+        self.assertIn("3 records read, 3 new, 3 stale", done.stdout)
+        with contextlib.closing(sqlite3.connect(self.dir / "all.db")) as database:
+            database.execute("UPDATE records SET json = '{' WHERE schema = '1'")
+            database.commit()
+        done = self.run_tool("tune", "all.db", "--csv", "again.csv", cwd=self.dir)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("all.db: skipped a damaged record", done.stderr)
 
     def test_bad_input(self):
         self.file("net.json", LAYER)

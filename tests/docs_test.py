@@ -35,7 +35,7 @@ NOT_RUN = [
     (r"c\+\+ app.cpp", "tests/package_test.py links the same"),
     (r"cmake --build build/release --target package", "tests/package_test.py makes the archive"),
     (r"cmake --(preset arm64|build build/arm64|install build/arm64)", "a build of its own, which the arm64 test makes"),
-    (r"cmake --preset fuzz", "needs clang; the fuzz tests run the same targets"),
+    (r"cmake --(preset |build build/)fuzz", "needs clang; the fuzz tests run the same targets"),
     (r"qconvc compile .*--tuned", "needs records, which tests/cli_tune_test.py makes"),
     (r"qconvc (tune|bench --direction step)", "long"),
 ]
@@ -175,6 +175,16 @@ class Consistency(unittest.TestCase):
         self.assertGreaterEqual(len(verbs), 6)
         for verb in verbs:
             self.assertRegex(text, rf"(?m)^ {{4,}}qconvc {verb}\b")
+
+    def test_every_option_is_documented(self):
+        text = "".join((ROOT / page).read_text() for page in pages())
+        done = subprocess.run([BUILD / "bin/qconvc", "--help"], capture_output=True, text=True)
+        for verb in re.findall(r"^  (\w+)  ", done.stdout.split("Subcommands:")[1], re.MULTILINE):
+            done = subprocess.run([BUILD / "bin/qconvc", verb, "--help"], capture_output=True, text=True)
+            options = set(re.findall(r"(?m)^  (?:-\w,)?(--[a-z0-9-]+)", done.stdout))
+            self.assertIn("--help", options)
+            missing = [option for option in options if not re.search(rf"{option}(?![\w-])", text)]
+            self.assertEqual(missing, [], f"qconvc {verb}: options that no page explains")
 
     def test_the_reference_builds(self):
         if not shutil.which("doxygen"):

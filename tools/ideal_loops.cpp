@@ -1,5 +1,6 @@
 #include "tools/ideal_loops.h"
 
+#include <algorithm>
 #include <string_view>
 
 #include "tools/peaks.h"
@@ -39,8 +40,10 @@ const ArmLoop *find_arm_loop(const TargetInfo &target, PeakKind kind) {
     return nullptr;
 }
 
+/// Not the host's side of a GPU kernel, which only launches it.
 bool is_x86(const TargetInfo &target) {
-    return target.halide.starts_with("x86-64");
+    const std::vector<TargetInfo> &gpus = known_device_targets();
+    return target.halide.starts_with("x86-64") && std::ranges::find(gpus, target.name, &TargetInfo::name) == gpus.end();
 }
 
 } // namespace

@@ -90,8 +90,9 @@ const TargetInfo *find_by_features(const std::string &halide) {
         std::sort(words.begin(), words.end());
         return words;
     };
-    for (const TargetInfo &target : known_targets())
-        if (features(target.halide) == features(halide)) return &target;
+    for (const std::vector<TargetInfo> *list : {&known_targets(), &known_device_targets()})
+        for (const TargetInfo &target : *list)
+            if (features(target.halide) == features(halide)) return &target;
     return nullptr;
 }
 

@@ -33,7 +33,11 @@ nlohmann::json read_json(const std::string &path) {
     using Json = nlohmann::json;
     const std::string text = read_text(path);
     std::vector<std::set<std::string>> open_objects;
-    const auto no_repeats = [&](int, Json::parse_event_t event, Json &value) {
+    const auto check = [&](int depth, Json::parse_event_t event, Json &value) {
+        if (depth > kDeepestJson) {
+            throw InputError(
+                fmt::format("{}: has more than {} arrays and objects inside each other", path, kDeepestJson));
+        }
         if (event == Json::parse_event_t::object_start) open_objects.emplace_back();
         if (event == Json::parse_event_t::object_end) open_objects.pop_back();
         if (event == Json::parse_event_t::key && !open_objects.back().insert(value.get<std::string>()).second) {
@@ -43,7 +47,7 @@ nlohmann::json read_json(const std::string &path) {
         return true;
     };
     try {
-        return Json::parse(text, no_repeats);
+        return Json::parse(text, check);
     } catch (const Json::parse_error &error) {
         throw InputError(fmt::format("{}: not JSON: {}", position(path, text, error.byte), reason(error.what())));
     } catch (const Json::out_of_range &error) {

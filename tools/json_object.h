@@ -92,7 +92,12 @@ private:
     std::string where_;
 };
 
-/// Parses a JSON file; a syntax error or a key written twice becomes an InputError with file, line and column.
+/// Levels of arrays and objects inside each other that files may have. The JSON library prints and copies values by
+/// recursion, so that unbounded ones would exhaust the stack.
+constexpr int kDeepestJson = 32;
+
+/// Parses a JSON file; a syntax error, a key written twice or too many levels become an InputError, where there is one
+/// with line and column.
 nlohmann::json read_json(const std::string &path);
 
 } // namespace qconv::tools

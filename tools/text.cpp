@@ -60,6 +60,13 @@ std::string identifier(std::string_view text) {
     return out;
 }
 
+std::string stable_hash(std::string_view text) {
+    uint64_t hash = 0xcbf29ce484222325;
+    for (const char c : text)
+        hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+    return fmt::format("{:016x}", hash);
+}
+
 std::string human_bytes(std::uintmax_t bytes) {
     if (bytes < 1024) return fmt::format("{} B", bytes);
     const double kb = static_cast<double>(bytes) / 1024;

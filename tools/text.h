@@ -23,6 +23,9 @@ std::string counted(std::size_t count, std::string_view noun);
 /// `text` as a C identifier: every other character becomes '_'; a leading digit gets one in front.
 std::string identifier(std::string_view text);
 
+/// 64-bit FNV-1a as 16 hexadecimal digits: the same on every machine.
+std::string stable_hash(std::string_view text);
+
 /// "12.3 KB" and so on, in powers of 1024.
 std::string human_bytes(std::uintmax_t bytes);
 

@@ -109,7 +109,7 @@ void use_records(const Options &o) {
         }
     }
     // Records of another schema are kept in databases, but say nothing to this program.
-    std::erase_if(records, [](const TuneRecord &record) { return record.json.value("schema", 0) != kRecordSchema; });
+    std::erase_if(records, [](const TuneRecord &record) { return !record.current(); });
     const auto write = [](const std::string &path, const std::string &text) {
         if (path.empty()) return;
         write_atomically(path, text);

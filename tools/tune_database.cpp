@@ -56,6 +56,12 @@ std::string text_in(const Json &json, const char *object, const char *key) {
 /// As the columns: a text each.
 std::vector<std::string> cells(const TuneRecord &record) {
     const Json &j = record.json;
+    if (!record.current()) {
+        // What it means is not known here.
+        std::vector<std::string> blank(columns().size());
+        blank[0] = stable_hash(j.dump()), blank[1] = j["schema"].dump();
+        return blank;
+    }
     const auto number = [&](const char *key) {
         return record.ok() ? fmt::format("{}", j["result"].value(key, 0.0)) : std::string();
     };
@@ -66,7 +72,7 @@ std::vector<std::string> cells(const TuneRecord &record) {
         knobs = j["knobs"].dump();
     }
     return {stable_hash(j.dump()),
-            std::to_string(j.value("schema", 0)),
+            j["schema"].dump(),
             record.kind(),
             record.id(),
             record.unit(),
@@ -98,20 +104,24 @@ bool is_database(const fs::path &file) {
     return std::string_view(head.data(), head.size()).starts_with("SQLite format 3");
 }
 
-std::vector<TuneRecord> read_database(const fs::path &file) {
-    std::vector<TuneRecord> records;
+LoadedRecords read_database(const fs::path &file) {
+    LoadedRecords loaded;
     try {
         SQLite::Database database(file.string(), SQLite::OPEN_READONLY);
         SQLite::Statement rows(database, "SELECT json FROM records ORDER BY rowid");
         while (rows.executeStep()) {
             TuneRecord record;
-            record.json = Json::parse(rows.getColumn(0).getString());
-            records.push_back(std::move(record));
+            const std::string problem = parse_record(rows.getColumn(0).getString(), record);
+            if (problem.empty()) {
+                loaded.records.push_back(std::move(record));
+            } else {
+                loaded.damaged.push_back(fmt::format("{}: skipped a damaged record: {}", file.string(), problem));
+            }
         }
     } catch (const std::exception &error) {
         throw InputError(fmt::format("{}: is no database of tuning records: {}", file.string(), error.what()));
     }
-    return records;
+    return loaded;
 }
 
 std::string csv_cell(const std::string &text) {
@@ -137,8 +147,7 @@ std::string invalidity(const TuneRecord &record) {
 std::vector<TuneRecord> read_records(const fs::path &file) {
     std::error_code error;
     if (!fs::exists(file, error)) throw InputError(fmt::format("{}: there is no such file of records", file.string()));
-    if (is_database(file)) return read_database(file);
-    LoadedRecords loaded = load_records(file);
+    LoadedRecords loaded = is_database(file) ? read_database(file) : load_records(file);
     for (const std::string &message : loaded.damaged)
         fmt::print(stderr, "qconvc: {}\n", message);
     if (loaded.records.empty() && !loaded.damaged.empty())

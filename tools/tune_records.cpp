@@ -5,16 +5,21 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <fstream>
 #include <limits>
 
+#include "runtime/config.h"
+#include "runtime/registry.h"
 #include "tools/directions.h"
 #include "tools/errors.h"
 #include "tools/files.h"
+#include "tools/json_object.h"
 #include "tools/source_hashes.h"
+#include "tools/text.h"
 
 namespace qconv::tools {
 namespace {
@@ -22,24 +27,121 @@ namespace {
 namespace fs = std::filesystem;
 using Json = TuneRecord::Json;
 
-/// What is missing in a record, "" if nothing is. Records of another schema are only recognised, not checked.
-std::string defect(const Json &json) {
+bool is_text(const Json &value) {
+    return value.is_string();
+}
+
+bool is_object(const Json &value) {
+    return value.is_object();
+}
+
+bool is_texts(const Json &value) {
+    return is_object(value) && std::all_of(value.begin(), value.end(), is_text);
+}
+
+bool is_count(const Json &value) {
+    return value.is_number_unsigned();
+}
+
+/// Bounds that no figure of a kernel reaches, so that nothing made of two of them overflows.
+bool is_figure(const Json &value) {
+    return value.is_number() && value.get<double>() >= 0 && value.get<double>() < 1e15;
+}
+
+bool is_time(const Json &value) {
+    return is_figure(value) && value.get<double>() > 1e-9;
+}
+
+bool is_times(const Json &value) {
+    return value.is_array() && std::all_of(value.begin(), value.end(), is_time);
+}
+
+bool is_knobs(const Json &value) {
+    constexpr int kMost = 1 << 30;
+    return is_object(value) && std::all_of(value.begin(), value.end(), [](const Json &knob) {
+               return knob.is_number_unsigned() && knob.get<uint64_t>() < kMost;
+           });
+}
+
+struct Field {
+    const char *object, *key; // object "": of the record itself
+    bool (*good)(const Json &);
+    const char *wanted;
+    bool optional = false;
+};
+
+/// What a record has, objects before what is in them. Fields of an object that may be missing are asked of it if it is
+/// there.
+const Field kFields[] = {
+    {"", "kind", is_text, "a text"},
+    {"", "id", is_text, "a text"},
+    {"", "unit", is_text, "a text"},
+    {"", "time", is_text, "a text"},
+    {"", "direction", is_text, "a text"},
+    {"", "target", is_text, "a text"},
+    {"", "halide_target", is_text, "a text"},
+    {"", "strategy", is_text, "a text"},
+    {"", "group", is_text, "a text", true},
+    {"", "schedule", is_text, "a text", true},
+    {"", "knobs", is_knobs, "an object of integers"},
+    {"", "seed", is_count, "an integer >= 0"},
+    {"", "draw", is_count, "an integer >= 0"},
+    {"", "layer", is_object, "an object"},
+    {"", "kernel", is_object, "an object"},
+    {"kernel", "name", is_text, "a text"},
+    {"kernel", "generator", is_text, "a text"},
+    {"kernel", "autoscheduler", is_object, "an object", true},
+    {"kernel", "params", is_texts, "an object of texts"},
+    {"", "hashes", is_texts, "an object of texts"},
+    {"", "machine", is_texts, "an object of texts"},
+    {"", "versions", is_texts, "an object of texts"},
+    {"", "seconds", is_object, "an object"},
+    {"seconds", "compile", is_figure, "a number >= 0"},
+    {"seconds", "measure", is_figure, "a number >= 0"},
+    {"result", "time_us", is_time, "a number > 0"},
+    {"result", "repeats_us", is_times, "a list of numbers > 0", true},
+    {"result", "gmacs", is_figure, "a number >= 0", true},
+    {"result", "percent_of_peak", is_figure, "a number >= 0", true},
+    {"failure", "class", is_text, "a text"},
+    {"failure", "text", is_text, "a text", true},
+};
+
+/// What is wrong with a record, "" if nothing is. Records of another schema are only recognised, not checked.
+std::string defect(const TuneRecord &record) {
+    const Json &json = record.json;
     if (!json.is_object()) return "it is no object";
     if (!json.contains("schema") || !json["schema"].is_number_integer()) return "it has no schema";
-    if (json["schema"] != kRecordSchema) return "";
-    for (const char *key : {"kind", "id", "unit", "direction", "target", "halide_target", "strategy"}) {
-        if (!json.contains(key) || !json[key].is_string()) return fmt::format("'{}' is missing or no text", key);
+    if (!record.current()) return "";
+    for (const Field &field : kFields) {
+        const bool inside = *field.object != '\0';
+        if (inside && (!json.contains(field.object) || !json[field.object].is_object())) continue;
+        const Json &object = inside ? json[field.object] : json;
+        const bool there = object.contains(field.key);
+        if (there ? field.good(object[field.key]) : field.optional) continue;
+        return fmt::format("'{}{}{}' is {}; it must be {}", field.object, inside ? "." : "", field.key,
+                           there ? "not what it must be" : "missing", field.wanted);
     }
-    for (const char *key : {"layer", "kernel", "hashes"})
-        if (!json.contains(key) || !json[key].is_object()) return fmt::format("'{}' is missing or no object", key);
-    const bool result = json.contains("result") && json["result"].is_object();
+    if (json["kernel"].contains("autoscheduler") && !is_texts(json["kernel"]["autoscheduler"].value("params", Json())))
+        return "'kernel.autoscheduler.params' is no object of texts";
     const bool failure = json.contains("failure") && json["failure"].is_object();
-    if (result == failure) return "it must have either a result or a failure";
-    if (result && !(json["result"].value("time_us", 0.0) > 0)) return "its time is not positive";
+    if (record.ok() == failure) return "it must have either a result or a failure";
+    if (failure && record.failure().empty()) return "'failure.class' is empty";
+    try {
+        static_cast<void>(record.op());
+        const LayerSpec layer = record.layer();
+        check_batch(layer.batch);
+        static_cast<void>(width_out(layer.config, layer.width));
+    } catch (const std::runtime_error &error) {
+        return error.what();
+    }
     return "";
 }
 
 } // namespace
+
+bool TuneRecord::current() const {
+    return json.at("schema") == kRecordSchema;
+}
 
 std::string TuneRecord::failure() const {
     return json.contains("failure") && json["failure"].is_object() ? json["failure"].value("class", "") : "";
@@ -73,6 +175,19 @@ qconv_op TuneRecord::op() const {
     return parse_op(text("direction"), "direction");
 }
 
+std::string parse_record(std::string_view text, TuneRecord &record) {
+    bool deep = false;
+    record.json = Json::parse(
+        text,
+        [&](int depth, Json::parse_event_t, Json &) {
+            deep = deep || depth > kDeepestJson;
+            return !deep;
+        },
+        /*allow_exceptions=*/false);
+    if (deep) return fmt::format("it has more than {} arrays and objects inside each other", kDeepestJson);
+    return record.json.is_discarded() ? "it is cut short or no JSON" : defect(record);
+}
+
 LoadedRecords load_records(const fs::path &file) {
     LoadedRecords loaded;
     std::error_code error;
@@ -86,8 +201,7 @@ LoadedRecords load_records(const fs::path &file) {
         start = end + 1;
         if (one.empty()) continue;
         TuneRecord record;
-        record.json = Json::parse(one, nullptr, false);
-        std::string problem = record.json.is_discarded() ? "it is cut short or no JSON" : defect(record.json);
+        const std::string problem = parse_record(one, record);
         if (problem.empty()) {
             loaded.records.push_back(std::move(record));
             continue;
@@ -115,8 +229,7 @@ std::string schedule_hash(const TargetInfo &target) {
 }
 
 std::string stale_reason(const TuneRecord &record) {
-    const int schema = record.json.value("schema", 0);
-    if (schema != kRecordSchema) return fmt::format("schema {} is not {}", schema, kRecordSchema);
+    if (!record.current()) return fmt::format("schema {} is not {}", record.json["schema"].dump(), kRecordSchema);
     const std::string name = record.text("target");
     for (const TargetInfo &target : known_targets()) {
         if (target.name != name) continue;
@@ -128,7 +241,7 @@ std::string stale_reason(const TuneRecord &record) {
             if (record.json["hashes"].value("algorithm", "") != algorithm_hash(row)) {
                 return fmt::format("the algorithm of {} has changed", row.generator);
             }
-            record.layer();
+            if (const char *wrong = layout_defect(row.layout)) return fmt::format("its kernel: {}", wrong);
         } catch (const std::exception &error) {
             return error.what();
         }

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tools/tune_unit.h"
@@ -19,6 +20,8 @@ struct TuneRecord {
     using Json = nlohmann::ordered_json;
     Json json;
 
+    /// Whether it is of the schema that this program reads. Nothing else may be asked of one that is not.
+    bool current() const;
     std::string text(const char *key) const { return json.value(key, ""); }
     /// "measurement": one candidate, alone. "final": one of the best, in turns with the others of its `group`.
     /// "estimate": of a program that predicts.
@@ -41,14 +44,18 @@ struct TuneRecord {
     qconv_op op() const;
 };
 
+/// The record in a line of JSON. Returns what is wrong with it, "" if nothing is; of another schema's only that it is
+/// one.
+std::string parse_record(std::string_view text, TuneRecord &record);
+
 /// What was in a file of records.
 struct LoadedRecords {
     std::vector<TuneRecord> records;
     std::vector<std::string> damaged; ///< messages, one a line that is no record
 };
 
-/// Reads a file; a missing one has no records. A line that does not parse, or lacks what every record has, is reported
-/// in `damaged` and left out. Throws InputError if the file cannot be read.
+/// Reads a file; a missing one has no records. A line that does not parse, or whose fields are not what they must be,
+/// is reported in `damaged` and left out. Throws InputError if the file cannot be read.
 LoadedRecords load_records(const std::filesystem::path &file);
 
 /// Why a record says nothing about kernels compiled by this qconvc: another schema, an unknown target or one whose

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "tools/files.h"
+#include "tools/text.h"
 #include "tools/worker_pool.h"
 
 namespace qconv::tools {

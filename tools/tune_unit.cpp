@@ -7,6 +7,7 @@
 #include <set>
 
 #include "qconv/layout.h"
+#include "runtime/config.h"
 #include "runtime/cpu_features.h"
 #include "runtime/select.h"
 #include "schedules/tuning.h"
@@ -14,6 +15,7 @@
 #include "tools/directions.h"
 #include "tools/embedded.h"
 #include "tools/layer_json.h"
+#include "tools/text.h"
 
 namespace qconv::tools {
 namespace {
@@ -52,13 +54,6 @@ KernelRow rebuilt(KernelRow row, int tile_width) {
 
 } // namespace
 
-std::string stable_hash(std::string_view text) {
-    uint64_t hash = 0xcbf29ce484222325;
-    for (const char c : text)
-        hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-    return fmt::format("{:016x}", hash);
-}
-
 std::string TuneUnit::key() const {
     LayerSpec unnamed = layer;
     unnamed.name.clear();
@@ -76,9 +71,7 @@ ShapeConstants TuneUnit::shape() const {
 }
 
 CallSizes TuneUnit::sizes() const {
-    const qconv_layer_config &c = layer.config;
-    const int64_t window = c.dilation * (c.kernel_size - 1) + 1;
-    return {layer.width, (layer.width + c.pad_left + c.pad_right - window) / c.stride + 1, layer.batch};
+    return {layer.width, width_out(layer.config, layer.width), layer.batch};
 }
 
 std::string Candidate::id(const TuneUnit &unit) const {

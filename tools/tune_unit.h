@@ -13,9 +13,6 @@
 
 namespace qconv::tools {
 
-/// 64-bit FNV-1a as 16 hexadecimal digits: the same on every machine.
-std::string stable_hash(std::string_view text);
-
 struct TuneUnit {
     LayerSpec layer; // width and batch are set
     qconv_op op = QCONV_OP_FORWARD;

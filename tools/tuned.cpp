@@ -6,6 +6,7 @@
 #include <map>
 #include <tuple>
 
+#include "runtime/config.h"
 #include "runtime/select.h"
 #include "tools/cpu_model.h"
 #include "tools/layer_json.h"
@@ -129,7 +130,7 @@ TunedChoice TunedKernels::choose(const LayerSpec &layer, qconv_op op, const Targ
         choice.manifest["note"] = "not used: its kernel does not serve this layer";
         return choice;
     }
-    choice.sizes = TuneUnit{measured, op, target, 1}.sizes();
+    choice.sizes = {measured.width, width_out(measured.config, measured.width), measured.batch};
     choice.row = std::move(row);
     return choice;
 }

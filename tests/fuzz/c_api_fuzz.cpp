@@ -1,6 +1,6 @@
-// Sequences of C calls on up to four layers, with arguments that are valid, nearly valid and wild. Every buffer has
-// exactly the size that the ABI asks for, so that the address sanitizer, which instruments the kernels too, sees the
-// first byte outside. Every failure must have a message and leave the outputs as they were.
+// Sequences of C calls on up to four layers and a network, with arguments that are valid, nearly valid and wild. Every
+// buffer has exactly the size that the ABI asks for, so that the address sanitizer, which instruments the kernels too,
+// sees the first byte outside. Every failure must have a message and leave the outputs as they were.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -198,6 +198,94 @@ void train(Bytes &data, const Slot &slot) {
                                   s.batch, s.width, grad_input, grad_weight, grad_bias, nullptr, 0));
 }
 
+struct Network {
+    qconv_network *network = nullptr;
+    int64_t in_channels = 0, out_channels = 0, products = 0; // products: most of a position
+};
+
+/// Whether a layer's weights are few enough to fuzz with; true for layers that are not accepted either.
+bool small(const qconv_layer_config &c) {
+    if (qconv_layer_config_check(&c) != QCONV_OK) return true;
+    return c.in_channels / c.groups * c.kernel_size * c.out_channels <= 1'000'000;
+}
+
+void create_network(Bytes &data, Network &network) {
+    qconv_network_destroy(network.network);
+    network = {};
+    const auto count = static_cast<size_t>(data.range(data.once_in(16) ? 0 : 1, 4));
+    std::vector<std::vector<float>> buffers;
+    const auto buffer = [&](int64_t elements) { return buffers.emplace_back(numbers(data, elements)).data(); };
+    std::vector<qconv_network_layer> layers(count);
+    bool good = count > 0;
+    for (size_t i = 0; i < count; ++i) {
+        qconv_network_layer &layer = layers[i];
+        qconv_layer_config &c = layer.config;
+        c = config(data);
+        if (i > 0 && !data.once_in(16)) c.groups = 1, c.in_channels = layers[i - 1].config.out_channels;
+        // Packed signs pass between layers of these.
+        if (c.kind != QCONV_LAYER_CONV1D && data.coin()) {
+            c.input_quantization = c.weight_quantization = qconv_quantizer_default(QCONV_SIGN);
+            c.input_mix = c.weight_mix = 0;
+        }
+        if (!small(c)) return;
+        const bool valid = qconv_layer_config_check(&c) == QCONV_OK;
+        good = good && valid && (i == 0 || c.in_channels == layers[i - 1].config.out_channels);
+        if (!valid) continue;
+        const int64_t products = c.in_channels / c.groups * c.kernel_size * c.out_channels;
+        network.products = std::max(network.products, products);
+        layer.weight = buffer(products);
+        if (c.kind == QCONV_LAYER_CONV1D && data.coin()) layer.bias = buffer(c.out_channels);
+        if (data.coin()) layer.scale = buffer(c.out_channels);
+        if (data.coin()) layer.shift = buffer(c.out_channels);
+    }
+    qconv_network *const untouched = reinterpret_cast<qconv_network *>(&network);
+    qconv_network *created = untouched;
+    if (!accepted(qconv_network_create(layers.data(), count, &created))) {
+        require(created == untouched);
+        return;
+    }
+    require(good);
+    network.network = created;
+    network.in_channels = layers.front().config.in_channels, network.out_channels = layers.back().config.out_channels;
+    require(qconv_network_packed(created, count) == 0);
+}
+
+void run_network(Bytes &data, const Network &network) {
+    const int64_t batch = extent(data, 2, 0), width = extent(data, 80);
+    int64_t width_out = 0;
+    size_t bytes = 0;
+    const bool fits = accepted(qconv_network_width_out(network.network, width, &width_out));
+    const bool sized = accepted(qconv_network_workspace_size(network.network, batch, width, &bytes));
+    if (network.network == nullptr) {
+        require(!fits && !sized);
+        return;
+    }
+    require(!sized || fits);
+    if (!sized || batch > 3 || width > 1000 || width_out > 1000 || bytes > 1'000'000) return;
+    if (network.products * std::max(width, width_out) > 4 * kMostProducts) return;
+    const std::vector<float> x = numbers(data, batch * network.in_channels * width);
+    std::vector<float> y(static_cast<size_t>(batch * network.out_channels * width_out), 7.0F);
+    const bool own = data.coin();
+    const size_t given = own ? 0 : bytes - std::min<size_t>(bytes, static_cast<size_t>(data.range(0, 1)));
+    const Scratch scratch(given);
+    if (!accepted(qconv_network_forward(network.network, x.data(), batch, width, y.data(),
+                                        own ? nullptr : scratch.memory, given))) {
+        require(std::all_of(y.begin(), y.end(), [](float v) { return v == 7.0F; }));
+        require(given < bytes);
+    }
+}
+
+void fold_batch_norm(Bytes &data) {
+    const int64_t channels = extent(data, 40);
+    const bool some = channels >= 1 && channels <= 40;
+    const std::vector<float> values = numbers(data, some ? 4 * channels : 0);
+    const auto part = [&](int64_t index) { return some ? values.data() + index * channels : nullptr; };
+    std::vector<float> scale(some ? static_cast<size_t>(channels) : 0), shift(scale);
+    accepted(qconv_fold_batch_norm(channels, part(0), part(1), data.coin() ? part(2) : nullptr,
+                                   data.coin() ? part(3) : nullptr, static_cast<double>(data.any<float>()),
+                                   scale.data(), shift.data()));
+}
+
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count) {
@@ -208,9 +296,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count) {
     require(ready);
     Bytes data(bytes, count);
     Slot slots[kLayers];
+    Network network;
     for (int calls = 0; calls < 24 && data.left() > 0; ++calls) {
         Slot &slot = slots[data.range(0, kLayers - 1)];
-        switch (data.range(0, 7)) {
+        switch (data.range(0, 10)) {
             case 0:
             case 1:
                 create(data, slot);
@@ -223,6 +312,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count) {
             case 5:
                 train(data, slot);
                 break;
+            case 7:
+                create_network(data, network);
+                break;
+            case 8:
+            case 9:
+                run_network(data, network);
+                break;
             case 6:
                 if (slot.layer != nullptr && !slot.weight.empty()) {
                     slot.weight = numbers(data, static_cast<int64_t>(slot.weight.size()));
@@ -232,6 +328,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count) {
                 break;
             default:
                 accepted(qconv_set_num_threads(static_cast<int>(extent(data, 3))));
+                fold_batch_norm(data);
                 accepted(qconv_layer_forward(slot.layer, nullptr, wild(data), wild(data), nullptr, nullptr, 0));
                 require(qconv_layer_width_out(nullptr, 1, nullptr) == QCONV_INVALID_ARGUMENT);
                 break;
@@ -239,5 +336,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count) {
     }
     for (const Slot &slot : slots)
         qconv_layer_destroy(slot.layer);
+    qconv_network_destroy(network.network);
     return 0;
 }
