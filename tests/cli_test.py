@@ -72,7 +72,7 @@ class LayerFiles(Cli):
         self.bad('{"gradient_cancellation_threshold": NaN}', "not JSON")
         self.bad('{"name": "a", "name": "b"}', "'name'", "twice")
         self.bad(b'{"name": "\xff\xfe"}', "not JSON")
-        self.bad("[" * 100000, "not JSON")
+        self.bad("[" * 100000, "more than 32 arrays and objects")
 
     def test_structure(self):
         self.bad([], "holds no layer")

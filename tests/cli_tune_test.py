@@ -23,9 +23,8 @@ TARGET = "sse41"  # runs everywhere and compiles fast
 
 
 class Tune(Cli):
-    def tune(self, *arguments, **options):
-        done = self.run_tool("tune", "--target", TARGET, *arguments, cwd=self.dir, **options)
-        return done
+    def tune(self, *arguments, target=TARGET, **options):
+        return self.run_tool("tune", "--target", target, *arguments, cwd=self.dir, **options)
 
     def records(self, name="tuning.jsonl"):
         return [json.loads(line) for line in (self.dir / name).read_text().splitlines()]
@@ -165,10 +164,10 @@ class Tune(Cli):
     def test_anderson2021_schedules_every_path(self):
         self.file("net.json", LAYER)
         # Nothing runs without a GPU, and no estimate reads PTX: that a kernel comes out is what can be seen here.
-        done = self.tune("net.json", "--target", "cuda", "--budget", "3", "--strategy", "anderson2021", "--directions",
-                         "forward,grad-weight", "--estimate", "--jobs", "2")
+        done = self.tune("net.json", "--budget", "3", "--strategy", "anderson2021", "--directions",
+                         "forward,grad-weight", "--estimate", "--jobs", "2", target="cuda")
         self.assertEqual(done.returncode, 0, done.stderr)
-        made = [r for r in self.trials() if r["strategy"] == "anderson2021"]
+        made = [r for r in self.records() if r["strategy"] == "anderson2021"]
         self.assertEqual({r["direction"] for r in made}, {"forward", "grad-weight"})
         for record in made:
             self.assertEqual((record["failure"] or {"class": "no-estimate"})["class"], "no-estimate", record)
