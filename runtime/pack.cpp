@@ -26,6 +26,7 @@ struct WordPlace {
     explicit WordPlace(const qconv_kernel &kernel)
         : vector_words(qconv::vector_words(kernel)), out_block(kernel.out_block) {}
     std::int64_t operator()(std::int64_t index) const {
+        if (vector_words == 1) return index * out_block; // divisions would be most of the packing
         return index / vector_words * out_block * vector_words + index % vector_words;
     }
 };
@@ -76,7 +77,7 @@ public:
         words_ = memory.as<Word>();
     }
 
-    // `plane` and `joined` have room for a row.
+    // `plane` and `joined` have room for a row, and joining_width bytes past its end; so has `levels`.
     void pack(const Destination &at, const std::uint8_t *levels, std::int64_t row_size, std::uint8_t *plane,
               std::uint8_t *joined) const {
         for (int p = 0; p < kernel_.weight_planes; ++p) {
@@ -91,7 +92,12 @@ public:
             if (word_taps(kernel_) > 1) {
                 store_tap_words(bits, kernel_, rows_, shape_, WordPlace(kernel_), words);
             } else {
-                join_bits(bits, rows_.taps, 8, row_size - 7 * rows_.taps, joined);
+                if (rows_.taps == 1) {
+                    join_neighbours(bits, row_size, joined);
+                } else {
+                    join_bits(bits, rows_.taps, 8, ceil_div(row_size - 7 * rows_.taps, joining_width) * joining_width,
+                              joined);
+                }
                 store_channel_words(joined, shape_, WordPlace(kernel_), words);
             }
         }
@@ -232,7 +238,8 @@ void pack_integers(PackedForward &packed, const qconv_kernel &kernel, const qcon
 
     const bool whole_words = kernel.path == QCONV_PATH_B1B1 && word_taps(kernel) == 1;
     const std::int64_t row_size = whole_words ? packed.shape.rows * kernel.word_bits * rows.taps : rows.elements();
-    std::uint8_t *levels = scratch.take<std::uint8_t>(3 * row_size);
+    const std::int64_t room = row_size + joining_width;
+    std::uint8_t *levels = scratch.take<std::uint8_t>(3 * room);
     const SumPacker sums(packed, rows, arithmetic, form);
     const auto pack_rows = [&](auto pack_row) {
         for_each_level_row(rows, quantizer, row_size, levels,
@@ -244,7 +251,7 @@ void pack_integers(PackedForward &packed, const qconv_kernel &kernel, const qcon
     const auto pack_bits = [&]<typename Word>(Word) {
         const BitPlanePacker<Word> packer(packed.weight, kernel, packed.shape, rows);
         pack_rows([&](const Destination &at, const std::uint8_t *row) {
-            packer.pack(at, row, row_size, levels + row_size, levels + 2 * row_size);
+            packer.pack(at, row, row_size, levels + room, levels + 2 * room);
         });
     };
     const auto pack_elements = [&]<typename Element>(Element) {

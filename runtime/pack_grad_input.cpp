@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "config.h"
 
@@ -27,21 +28,35 @@ void for_each_tap(const TapTable &taps, std::int64_t count, Store store) {
         store(k, rank == nullptr ? k : rank[k]);
 }
 
-// Entries of every table of one chunk, interleaved and in the order of the taps. joined: one row a table.
-void store_entries(const TapTable &taps, const WeightRows &rows, std::int64_t tables, const std::uint8_t *joined,
-                   std::uint8_t *entries) {
+// Entries of every table of one chunk, interleaved and in the order of the taps. joined: one row a table. tables: a
+// number, best a constant.
+template <typename Tables>
+void store_entries_of(const TapTable &taps, const WeightRows &rows, Tables tables, const std::uint8_t *joined,
+                      std::uint8_t *entries) {
     const std::int64_t elements = rows.elements();
-    for (std::int64_t u = 0; u < tables; ++u, joined += elements) {
-        if (taps.rank.data() == nullptr) {
-            for (std::int64_t i = 0; i < elements; ++i)
-                entries[i * tables + u] = joined[i];
-            continue;
-        }
-        for (std::int64_t c = 0; c < rows.channels; ++c) {
-            for_each_tap(taps, rows.taps, [&](std::int64_t k, std::int64_t t) {
-                entries[(c * rows.taps + t) * tables + u] = joined[c * rows.taps + k];
-            });
-        }
+    const auto store = [=](std::int64_t from, std::int64_t to) {
+        for (std::int64_t u = 0; u < tables; ++u)
+            entries[to * tables + u] = joined[from + u * elements];
+    };
+    if (taps.rank.data() == nullptr) {
+        for (std::int64_t i = 0; i < elements; ++i)
+            store(i, i);
+        return;
+    }
+    for (std::int64_t first = 0; first < elements; first += rows.taps)
+        for_each_tap(taps, rows.taps, [=](std::int64_t k, std::int64_t t) { store(first + k, first + t); });
+}
+
+void store_entries(const TapTable &taps, const WeightRows &rows, int tables, const std::uint8_t *joined,
+                   std::uint8_t *entries) {
+    const auto store = [&](auto count) { store_entries_of(taps, rows, count, joined, entries); };
+    switch (tables) {
+        case 2:
+            return store(std::integral_constant<std::int64_t, 2>());
+        case 4:
+            return store(std::integral_constant<std::int64_t, 4>());
+        default:
+            return store(std::int64_t{tables});
     }
 }
 
@@ -51,8 +66,7 @@ void pack_signs(PackedGradInput &packed, const qconv_kernel &kernel, const Weigh
     const std::int64_t chunk_outputs = std::int64_t{kernel.tables} * kernel.table_channels;
     packed.blocks = ceil_div(rows.outputs, chunk_outputs);
     provide(packed.weight, rows.groups * packed.blocks * elements * kernel.tables, sizeof(std::uint8_t));
-    std::uint8_t *levels = scratch.take<std::uint8_t>(elements * (1 + kernel.tables));
-    std::uint8_t *joined = levels + elements;
+    std::uint8_t *joined = scratch.take<std::uint8_t>(elements * kernel.tables);
     auto *entries = packed.weight.as<std::uint8_t>();
     for (std::int64_t g = 0; g < rows.groups; ++g) {
         for (std::int64_t z = 0; z < packed.blocks; ++z, entries += elements * kernel.tables) {
@@ -60,10 +74,8 @@ void pack_signs(PackedGradInput &packed, const qconv_kernel &kernel, const Weigh
             for (std::int64_t u = 0; u < kernel.tables; ++u) {
                 const std::int64_t first = (z * kernel.tables + u) * kernel.table_channels;
                 const std::int64_t outputs = std::clamp<std::int64_t>(rows.outputs - first, 0, kernel.table_channels);
-                for (std::int64_t o = first + outputs - 1; o >= first; --o) { // the last one becomes the highest bit
-                    quantizer.levels(rows.row(g, o), levels);
-                    append_bit(levels, elements, joined + u * elements);
-                }
+                for (std::int64_t o = first + outputs - 1; o >= first; --o) // the last one becomes the highest bit
+                    quantizer.append_levels(rows.row(g, o), joined + u * elements);
             }
             store_entries(packed.taps, rows, kernel.tables, joined, entries);
         }
@@ -73,6 +85,7 @@ void pack_signs(PackedGradInput &packed, const qconv_kernel &kernel, const Weigh
 void pack_floats(PackedGradInput &packed, const qconv_kernel &kernel, const WeightRows &rows,
                  const TensorQuantizer &quantizer, PackScratch &scratch) {
     const std::int64_t lanes = kernel.out_block;
+    const std::int64_t taps = rows.taps;
     packed.blocks = ceil_div(rows.channels, lanes);
     provide(packed.weight, rows.groups * packed.blocks * rows.outputs * rows.taps * lanes, sizeof(float));
     auto *floats = packed.weight.as<float>();
@@ -80,11 +93,15 @@ void pack_floats(PackedGradInput &packed, const qconv_kernel &kernel, const Weig
     for (std::int64_t g = 0; g < rows.groups; ++g) {
         for (std::int64_t o = 0; o < rows.outputs; ++o) {
             quantizer.values(rows.row(g, o), values);
-            for (std::int64_t c = 0; c < rows.channels; ++c) {
-                const std::int64_t block = g * packed.blocks + c / lanes;
-                float *result = floats + (block * rows.outputs + o) * rows.taps * lanes + c % lanes;
-                for_each_tap(packed.taps, rows.taps,
-                             [&](std::int64_t k, std::int64_t t) { result[t * lanes] = values[c * rows.taps + k]; });
+            for (std::int64_t first = 0; first < rows.channels; first += lanes) {
+                const std::int64_t block = g * packed.blocks + first / lanes;
+                const std::int64_t used = std::min(lanes, rows.channels - first);
+                float *result = floats + (block * rows.outputs + o) * rows.taps * lanes;
+                const float *source = values + first * rows.taps;
+                for_each_tap(packed.taps, rows.taps, [=](std::int64_t k, std::int64_t t) {
+                    for (std::int64_t lane = 0; lane < used; ++lane)
+                        result[t * lanes + lane] = source[lane * taps + k];
+                });
             }
         }
     }

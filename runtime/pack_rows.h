@@ -47,10 +47,14 @@ private:
 /// not index it.
 void provide(Memory &memory, std::int64_t elements, std::size_t element_bytes);
 
-/// joined[i] = sum over b < bits of levels[i + b * distance] << b, for 0 <= i < count. Levels are 0 or 1.
-void join_bits(const std::uint8_t *levels, std::int64_t distance, int bits, std::int64_t count, std::uint8_t *joined);
+/// Bytes that join_bits takes at once on the widest CPUs.
+constexpr std::int64_t joining_width = 64;
 
-/// joined[i] = 2 * joined[i] + levels[i]; without levels, doubles.
-void append_bit(const std::uint8_t *levels, std::int64_t count, std::uint8_t *joined);
+/// joined[i] = sum over b < 8 of levels[i + b] << b, for every eighth 0 <= i < count. Levels are 0 or 1.
+void join_neighbours(const std::uint8_t *levels, std::int64_t count, std::uint8_t *joined);
+
+/// joined[i] = sum over b < bits of levels[i + b * distance] << b, for 0 <= i < count. Levels are 0 or 1.
+/// Of 8 bits it is fastest where count is a multiple of joining_width.
+void join_bits(const std::uint8_t *levels, std::int64_t distance, int bits, std::int64_t count, std::uint8_t *joined);
 
 } // namespace qconv

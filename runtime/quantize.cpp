@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "clones.h"
 #include "errors.h"
 
 namespace qconv {
@@ -43,6 +44,26 @@ float largest_magnitude(std::span<const float> values) {
 
 std::uint8_t weightdorefa_level(float value, float divisor, int top) {
     return round_level((std::tanh(value) / divisor + 0.5F) * static_cast<float>(top), top);
+}
+
+QCONV_CPU_CLONES void sign_levels(const float *values, std::size_t count, std::uint8_t *levels) {
+    for (std::size_t i = 0; i < count; ++i)
+        levels[i] = values[i] < 0 ? 0 : 1;
+}
+
+QCONV_CPU_CLONES void sign_values(const float *values, std::size_t count, float *signs) {
+    for (std::size_t i = 0; i < count; ++i)
+        signs[i] = values[i] < 0 ? -1.0F : 1.0F;
+}
+
+QCONV_CPU_CLONES void append_signs(const float *values, std::size_t count, std::uint8_t *joined) {
+    for (std::size_t i = 0; i < count; ++i)
+        joined[i] = static_cast<std::uint8_t>(joined[i] + joined[i] + (values[i] < 0 ? 0 : 1));
+}
+
+bool quantizes_by_sign(const qconv_quantizer &quantizer) {
+    return representation(quantizer).binary() && quantizer.kind != QCONV_STEHEAVISIDE &&
+           quantizer.kind != QCONV_WEIGHTDOREFA;
 }
 
 // Floats as integers in the same order, NaNs apart.
@@ -179,11 +200,25 @@ void TensorQuantizer::levels(std::span<const float> part, std::uint8_t *result) 
         throw Error(QCONV_INTERNAL,
                     "quantizer " + std::to_string(static_cast<int>(first_.quantizer.kind)) + " has no levels");
     }
+    if (quantizes_by_sign(first_.quantizer)) return sign_levels(part.data(), part.size(), result);
     with_level(first_, [&](auto level) { std::transform(part.begin(), part.end(), result, level); });
 }
 
+void TensorQuantizer::append_levels(std::span<const float> part, std::uint8_t *joined) const {
+    if (quantizes_by_sign(first_.quantizer)) return append_signs(part.data(), part.size(), joined);
+    with_level(first_, [&](auto level) {
+        std::transform(part.begin(), part.end(), joined, joined, [=](float v, std::uint8_t above) {
+            return static_cast<std::uint8_t>(above + above + level(v));
+        });
+    });
+}
+
 void TensorQuantizer::values(std::span<const float> part, float *result) const {
-    with_value(first_, [&](auto value) { std::transform(part.begin(), part.end(), result, value); });
+    if (quantizes_by_sign(first_.quantizer)) {
+        sign_values(part.data(), part.size(), result);
+    } else {
+        with_value(first_, [&](auto value) { std::transform(part.begin(), part.end(), result, value); });
+    }
     if (mix_ == 0) return;
     const float mix = mix_;
     const auto keep = static_cast<float>(1.0 - double{mix});

@@ -68,6 +68,8 @@ public:
 
     /// Levels of an integer-valued quantizer. NaN gives level 0, but 1 by sign.
     void levels(std::span<const float> part, std::uint8_t *result) const;
+    /// joined[i] = 2 * joined[i] + the level of part[i]; for quantizers of one bit.
+    void append_levels(std::span<const float> part, std::uint8_t *joined) const;
     void values(std::span<const float> part, float *result) const;
 
 private:

@@ -62,6 +62,17 @@ def acquire(weight: Tensor, bias: Tensor | None, text: str, directions: int, for
     return layer
 
 
+def reacquire(packed: Layer | None, source: tuple, weight: Tensor, text: str, directions: int) -> Layer:
+    """acquire for backward: the layer that the forward pass used, when it was packed from `source`, if nothing has
+    changed since."""
+    if packed is not None and source:  # none while another thread packs
+        packed.users.append(None)
+        if packed.source is source and weight.data_ptr() == source[0]:
+            return packed
+        packed.users.pop()
+    return acquire(weight, None, text, directions, forward=False)
+
+
 def _current(layer: Layer, source: tuple, forward: bool) -> bool:
     kept = layer.source
     if not forward:
@@ -78,7 +89,8 @@ def _pack(
     spec = layer_spec(text)
     _check_shapes(spec, weight, bias)
     # The tensors, not only their addresses: they live until the packing is done, which is the CPU's.
-    packed_from = weight.detach().cpu().contiguous()
+    dense = weight.is_cpu and weight.is_contiguous()
+    packed_from = weight if dense else weight.detach().cpu().contiguous()
     bias_from = None if bias is None else bias.detach().cpu().contiguous()
     addresses = packed_from.data_ptr(), None if bias_from is None else bias_from.data_ptr()
     if layer is not None:
@@ -95,10 +107,10 @@ def _pack(
 
 
 def _check_shapes(spec: LayerSpec, weight: Tensor, bias: Tensor | None) -> None:
-    if weight.shape != spec.weight_shape():
+    if weight.shape != spec.weight_shape:
         raise ValueError(
             f"weight has shape {list(weight.shape)}; a {spec.layer} of {spec.in_channels} to {spec.out_channels} "
-            f"channels in {spec.groups} groups with kernel_size {spec.kernel_size} needs {list(spec.weight_shape())}"
+            f"channels in {spec.groups} groups with kernel_size {spec.kernel_size} needs {list(spec.weight_shape)}"
         )
     if bias is not None and bias.shape != (spec.out_channels,):
         raise ValueError(f"bias has shape {list(bias.shape)}; out_channels {spec.out_channels} needs one number each")

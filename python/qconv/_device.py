@@ -90,7 +90,7 @@ class DeviceLayer(Layer):
     def forward(self, x: int, batch: int, width: int, y: int) -> None:
         _check(LIBRARY.qconv_layer_forward_on(self.pointer, x, batch, width, y, self.device.stream()))
 
-    def forward_training(self, x: int, batch: int, width: int, y: int, state: int, state_bytes: int) -> None:
+    def forward_training(self, x: int, batch: int, width: int, y: int, state: int | None, state_bytes: int) -> None:
         stream = self.device.stream()
         _check(
             LIBRARY.qconv_layer_forward_training_on(self.pointer, x, batch, width, y, state, state_bytes, stream)
@@ -99,7 +99,7 @@ class DeviceLayer(Layer):
     def backward(
         self,
         x: int | None,
-        state: int,
+        state: int | None,
         state_bytes: int,
         grad_output: int,
         batch: int,

@@ -12,7 +12,7 @@ import json
 import math
 from ctypes import byref
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -98,6 +98,7 @@ class LayerSpec:
             described["gradient_cancellation_threshold"] = self.gradient_cancellation_threshold
         return described
 
+    @cached_property
     def weight_shape(self) -> tuple[int, int, int]:
         return self.out_channels, self.in_channels // self.groups, self.kernel_size
 
@@ -129,7 +130,7 @@ class LayerSpec:
                 setattr(config, key, 1)
             config.pad_left = config.pad_right = 0
             probe = c.Layer(config, (ctypes.c_float * 1)(1.0))
-            answer = self._saved[directions] = c.LIBRARY.qconv_layer_saved(probe.pointer)
+            answer = self._saved[directions] = probe.saves
         return answer
 
 

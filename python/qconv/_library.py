@@ -161,7 +161,7 @@ _backward = LIBRARY.qconv_layer_backward
 class Layer:
     """A qconv_layer, on the CPU. Calls hold a reference, so that it is destroyed when the last one has returned."""
 
-    __slots__ = ("pointer", "users", "source")
+    __slots__ = ("pointer", "saves", "users", "source")
 
     def __init__(self, config: LayerConfig, weight: Any, bias: Any = None) -> None:
         """weight and bias: addresses, or ctypes arrays."""
@@ -173,6 +173,7 @@ class Layer:
         # What the packed weights were made from (_cache.acquire).
         self.source: tuple[Any, ...] = ()
         check(status)
+        self.saves: int = LIBRARY.qconv_layer_saved(pointer)
 
     def _create(self, config: LayerConfig, weight: Any, bias: Any, pointer: c_void_p) -> int:
         return LIBRARY.qconv_layer_create(byref(config), weight, bias, byref(pointer))
@@ -184,7 +185,7 @@ class Layer:
         if status := _forward(self.pointer, x, batch, width, y, None, 0):
             check(status)
 
-    def forward_training(self, x: int, batch: int, width: int, y: int, state: int, state_bytes: int) -> None:
+    def forward_training(self, x: int, batch: int, width: int, y: int, state: int | None, state_bytes: int) -> None:
         follow_torch_threads()
         if status := _forward_training(self.pointer, x, batch, width, y, state, state_bytes, None, 0):
             check(status)
@@ -192,7 +193,7 @@ class Layer:
     def backward(
         self,
         x: int | None,
-        state: int,
+        state: int | None,
         state_bytes: int,
         grad_output: int,
         batch: int,

@@ -17,6 +17,7 @@ from ._library import (
     GRAD_WEIGHT,
     SAVES_INPUT,
     SAVES_STATE,
+    Layer,
 )
 
 _library = Library("qconv", "DEF")
@@ -35,7 +36,7 @@ forward = torch.ops.qconv.forward.default
 training = torch.ops.qconv.training.default
 backward = torch.ops.qconv.backward.default
 
-_float32, _float64 = torch.float32, torch.float64
+_float32, _float64, _int32 = torch.float32, torch.float64, torch.int32
 
 
 def _check_input(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LayerSpec) -> None:
@@ -70,7 +71,7 @@ def _forward_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) 
             return _composite.forward(spec, x, weight, bias)
     x = x.contiguous()
     batch, _, width = x.shape
-    y = x.new_empty((batch, spec.out_channels, spec.width_out(width)))
+    y = x.new_empty(batch, spec.out_channels, spec.width_out(width))
     packed = _cache.acquire(weight, bias, layer, FORWARD)
     try:
         packed.forward(x.data_ptr(), batch, width, y.data_ptr())
@@ -79,65 +80,99 @@ def _forward_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) 
     return y
 
 
+def _state_width(width: int) -> int:
+    """Words of a row of x: the signs, then the masks."""
+    return 2 * ((width + 31) // 32)
+
+
 def _state_shape(x: Tensor, spec: LayerSpec, directions: int) -> tuple[int, ...]:
     if x.dtype is not _float32 or spec.saved(directions) != SAVES_STATE:
         return (0,)
     # Three dimensions: compilers like to turn tensors of four into channels-last.
-    return x.shape[0], x.shape[1], 2 * ((x.shape[2] + 31) // 32)
+    return x.shape[0], x.shape[1], _state_width(x.shape[2])
 
 
-def _training_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int) -> tuple[Tensor, Tensor]:
+def _train(
+    x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int
+) -> tuple[Tensor, Tensor | None, Layer]:
+    """In float32: y, the state if the layer saves one, and the packed layer that computed them."""
     spec = layer_spec(layer)
     _check_input(x, weight, bias, spec)
-    state = torch.empty(_state_shape(x, spec, directions), dtype=torch.int32, device=x.device)
-    if x.dtype is _float64:
-        with torch._C._AutoDispatchBelowAutograd():
-            return _composite.forward(spec, x, weight, bias), state
     x = x.contiguous()
-    batch, _, width = x.shape
-    y = x.new_empty((batch, spec.out_channels, spec.width_out(width)))
+    batch, channels, width = x.shape
     packed = _cache.acquire(weight, bias, layer, directions)
     try:
-        packed.forward_training(x.data_ptr(), batch, width, y.data_ptr(), state.data_ptr(), state.nbytes)
+        # Sizes one by one: PyTorch reads a tuple of them more slowly.
+        y = x.new_empty(batch, spec.out_channels, spec.width_out(width))
+        if packed.saves == SAVES_STATE:
+            state = x.new_empty(batch, channels, _state_width(width), dtype=_int32)
+            packed.forward_training(x.data_ptr(), batch, width, y.data_ptr(), state.data_ptr(), state.nbytes)
+        else:
+            state = None
+            packed.forward_training(x.data_ptr(), batch, width, y.data_ptr(), None, 0)
     finally:
         packed.users.pop()
-    return y, state
+    return y, state, packed
+
+
+def _state_or_empty(state: Tensor | None, like: Tensor) -> Tensor:
+    """An operator has no optional results."""
+    return like.new_empty(0, dtype=_int32) if state is None else state
+
+
+def _training_kernel(
+    x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int
+) -> tuple[Tensor, Tensor]:
+    if x.dtype is _float64:
+        spec = layer_spec(layer)
+        _check_input(x, weight, bias, spec)
+        with torch._C._AutoDispatchBelowAutograd():
+            return _composite.forward(spec, x, weight, bias), _state_or_empty(None, x)
+    y, state, _ = _train(x, weight, bias, layer, directions)
+    return y, _state_or_empty(state, x)
+
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def _gradients(
     grad_output: Tensor,
     x: Tensor | None,
     weight: Tensor,
-    state: Tensor,
+    state: Tensor | None,
     layer: str,
     width: int,
     directions: int,
     bias: bool,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    packed: Layer | None = None,
+    source: tuple = (),
+) -> Gradients:
+    """In float32: those asked for. `packed` and its `source`: what the forward pass used, if that is known."""
     spec = layer_spec(layer)
-    wants_input, wants_weight = bool(directions & GRAD_INPUT), bool(directions & GRAD_WEIGHT)
-    if grad_output.dtype is _float64:
-        with torch._C._AutoDispatchBelowAutograd():
-            return _composite.backward(spec, grad_output, x, weight, (wants_input, wants_weight, bias))
-    grad_output, state = grad_output.contiguous(), state.contiguous()
-    x = None if x is None else x.contiguous()
+    grad_output = grad_output.contiguous()
     batch = grad_output.shape[0]
     new = grad_output.new_empty if batch else grad_output.new_zeros
-    grad_input = new((batch, spec.in_channels, width)) if wants_input else None
-    grad_weight = new(spec.weight_shape()) if wants_weight else None
-    grad_bias = new((spec.out_channels,)) if bias else None
+    grad_input = new(batch, spec.in_channels, width) if directions & GRAD_INPUT else None
+    grad_weight = new(*spec.weight_shape) if directions & GRAD_WEIGHT else None
+    grad_bias = new(spec.out_channels) if bias else None
     if batch == 0:
         return grad_input, grad_weight, grad_bias
-    packed = _cache.acquire(weight, None, layer, directions, forward=False)
+    if state is not None:
+        state = state.contiguous()
+    if x is not None:
+        x = x.contiguous()
+    packed = _cache.reacquire(packed, source, weight, layer, directions)
     try:
         packed.backward(
             None if x is None else x.data_ptr(),
-            state.data_ptr(),
-            state.nbytes,
+            None if state is None else state.data_ptr(),
+            0 if state is None else state.nbytes,
             grad_output.data_ptr(),
             batch,
             width,
-            *(None if grad is None else grad.data_ptr() for grad in (grad_input, grad_weight, grad_bias)),
+            None if grad_input is None else grad_input.data_ptr(),
+            None if grad_weight is None else grad_weight.data_ptr(),
+            None if grad_bias is None else grad_bias.data_ptr(),
         )
     finally:
         packed.users.pop()
@@ -154,8 +189,13 @@ def _backward_kernel(
     directions: int,
     bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """An operator has no optional results: those not asked for are empty."""
-    grads = _gradients(grad_output, x, weight, state, layer, width, directions, bias)
+    """Those not asked for are empty."""
+    if grad_output.dtype is _float64:
+        needed = bool(directions & GRAD_INPUT), bool(directions & GRAD_WEIGHT), bias
+        with torch._C._AutoDispatchBelowAutograd():
+            grads = _composite.backward(layer_spec(layer), grad_output, x, weight, needed)
+    else:
+        grads = _gradients(grad_output, x, weight, state, layer, width, directions, bias)
     return tuple(grad_output.new_empty((0,)) if grad is None else grad.contiguous() for grad in grads)
 
 
@@ -185,41 +225,43 @@ def _backward_fake(
     spec = layer_spec(layer)
     return (
         grad_output.new_empty((grad_output.shape[0], spec.in_channels, width) if directions & GRAD_INPUT else (0,)),
-        grad_output.new_empty(spec.weight_shape() if directions & GRAD_WEIGHT else (0,)),
+        grad_output.new_empty(spec.weight_shape if directions & GRAD_WEIGHT else (0,)),
         grad_output.new_empty((spec.out_channels,) if bias else (0,)),
     )
 
 
-def _directly(x: Tensor) -> bool:
-    """Whether nothing but the kernel would see this call: no compiler, tracer, subclass, mode, transform, autocast. Then
-    it is called as it is, which saves the dispatcher's way to Python and back."""
+def _directly(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether nothing but the kernel would see this call: no compiler, tracer, subclass, mode, transform, and no cast by
+    autocast. Then it is called as it is, which saves the dispatcher's way to Python and back."""
     return (
         type(x) is Tensor
+        and x.dtype is _float32
+        and weight.dtype is _float32
+        and (bias is None or bias.dtype is _float32)
         and (x.is_cpu or x.is_cuda)
-        and not torch.compiler.is_compiling()
+        and not _is_compiling()
         and _count_modes() == 0
         and _innermost_transform() is None
-        and not torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda")
         and _tracing_state() is None
     )
 
 
+_is_compiling = torch.compiler.is_compiling
 _count_modes = torch._C._len_torch_dispatch_stack
 _innermost_transform = torch._C._functorch.peek_interpreter_stack
 _tracing_state = torch._C._get_tracing_state
 
 
 class _Training(torch.autograd.Function):
+    """The operator's gradient."""
+
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
-        if _directly(x):
-            y, state = _training_kernel(x, weight, bias, layer, directions)
-        else:
-            with torch._C._AutoDispatchBelowAutograd():
-                y, state = training(x, weight, bias, layer, directions)
+        with torch._C._AutoDispatchBelowAutograd():
+            y, state = training(x, weight, bias, layer, directions)
         keeps_x = x.dtype is not _float32 or layer_spec(layer).saved(directions) == SAVES_INPUT
         ctx.save_for_backward(x if keeps_x else None, weight, state)
-        ctx.layer, ctx.directions, ctx.width = layer, directions, x.shape[2]
+        ctx.call = layer, x.shape[2], directions, bias is not None and bias.requires_grad
         ctx.mark_non_differentiable(state)
         ctx.set_materialize_grads(False)
         return y, state
@@ -227,23 +269,57 @@ class _Training(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output: Tensor | None, _):
         # The wrapper that refuses second derivatives takes its time, and only these have gradients enabled here.
-        return (_once_differentiable if torch.is_grad_enabled() else _training_backward)(ctx, grad_output, _)
+        return (_once_differentiable if torch.is_grad_enabled() else _training_backward)(ctx, grad_output)
 
 
-def _training_backward(ctx, grad_output: Tensor | None, _):
+def _training_backward(ctx, grad_output: Tensor | None):
     if grad_output is None:
         return None, None, None, None, None
-    x, weight, state = ctx.saved_tensors
-    bias = ctx.needs_input_grad[2]
-    arguments = grad_output, x, weight, state, ctx.layer, ctx.width, ctx.directions, bias
-    if _directly(grad_output):
-        return *_gradients(*arguments), None, None
-    needed = (ctx.directions & GRAD_INPUT, ctx.directions & GRAD_WEIGHT, bias)
-    grads = backward(*arguments)
+    return _dispatched(grad_output, *ctx.saved_tensors, *ctx.call)
+
+
+def _dispatched(
+    grad_output: Tensor,
+    x: Tensor | None,
+    weight: Tensor,
+    state: Tensor,
+    layer: str,
+    width: int,
+    directions: int,
+    bias: bool,
+) -> tuple[Tensor | None, ...]:
+    """What _Training.backward returns, by the operator."""
+    grads = backward(grad_output, x, weight, state, layer, width, directions, bias)
+    needed = directions & GRAD_INPUT, directions & GRAD_WEIGHT, bias
     return *(grad if need else None for grad, need in zip(grads, needed)), None, None
 
 
+class _Direct(torch.autograd.Function):
+    """_Training for calls that need no dispatcher (_directly). It is what training in eager mode runs."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
+        y, state, packed = _train(x, weight, bias, layer, directions)
+        ctx.save_for_backward(x if packed.saves == SAVES_INPUT else None, weight, state)
+        ctx.call = layer, x.shape[2], directions, bias is not None and bias.requires_grad, packed, packed.source
+        return y
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor):
+        return (_once_differentiable_direct if torch.is_grad_enabled() else _direct_backward)(ctx, grad_output)
+
+
+def _direct_backward(ctx, grad_output: Tensor):
+    x, weight, state = ctx.saved_tensors
+    if _directly(grad_output, weight, None):
+        return *_gradients(grad_output, x, weight, state, *ctx.call), None, None
+    return _dispatched(grad_output, x, weight, _state_or_empty(state, weight), *ctx.call[:4])
+
+
 _once_differentiable = once_differentiable(_training_backward)
+_once_differentiable_direct = once_differentiable(_direct_backward)
+# torch.autograd.Function.apply looks for wrappers that transforms have left behind, and goes on to this one.
+_train_directly = super(torch.autograd.Function, _Direct).apply
 
 
 for _place in ("CPU", "CUDA"):
@@ -269,5 +345,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tens
         if weight.requires_grad or (bias is not None and bias.requires_grad):
             directions |= FORWARD | GRAD_WEIGHT
     if directions:
-        return (_Training.apply if _directly(x) else training)(x, weight, bias, layer, directions)[0]
-    return (_forward_kernel if _directly(x) else forward)(x, weight, bias, layer)
+        if _directly(x, weight, bias):
+            return _train_directly(x, weight, bias, layer, directions)
+        return training(x, weight, bias, layer, directions)[0]
+    return (_forward_kernel if _directly(x, weight, bias) else forward)(x, weight, bias, layer)

@@ -39,7 +39,7 @@ LAYERS = {
 def operands(layer, dtype=torch.float32, grad=False):
     spec = layer_spec(layer)
     x = torch.randn(3, spec.in_channels, 21, dtype=dtype)
-    weight = torch.randn(spec.weight_shape(), dtype=dtype)
+    weight = torch.randn(spec.weight_shape, dtype=dtype)
     bias = torch.randn(spec.out_channels, dtype=dtype) if spec.layer == "conv1d" else None
     return [None if t is None else t.requires_grad_(grad) for t in (x, weight, bias)]
 
