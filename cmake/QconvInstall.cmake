@@ -1,7 +1,6 @@
 # What is installed: headers, libraries, qconvc, the CMake package (qconvConfig.cmake.in says what is in it), pkg-config.
 # lib/ on every distribution: qconvc looks for its libraries in ../lib/qconv.
 set(CMAKE_INSTALL_LIBDIR lib)
-set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME qconv)
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -41,6 +40,8 @@ if(NOT QCONV_EMIT)
     cmake_path(GET halide PARENT_PATH halide)
     install(FILES "${halide}/../share/doc/Halide/LICENSE.txt" DESTINATION "${CMAKE_INSTALL_DOCDIR}" RENAME LICENSE.Halide)
 endif()
+# What `qconvc compile --tuned` takes: winners of tuning, each with where and how it was measured.
+install(DIRECTORY schedules/tuned/ DESTINATION "${CMAKE_INSTALL_DATADIR}/qconv/tuned" FILES_MATCHING PATTERN "*.jsonl")
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 install(EXPORT qconv NAMESPACE qconv:: FILE qconvTargets.cmake DESTINATION "${package_dir}")
 

@@ -171,14 +171,43 @@ class Inspect(Cli):
             self.refuse(["inspect", library], "start.a")
 
     def test_damaged_objects_end_in_a_report_or_an_error(self):
+        """Cut short, or with bytes or words changed, mostly where the tables of sections and symbols lie."""
+        seed = 1
+        random = Random(seed)
         whole = self.library.read_bytes()
-        random = Random(1)
-        for case in range(12):
+        members = [match.start() for match in re.finditer(rb"\x7fELF", whole)]
+        wild = [b"\xff" * 8, bytes(8), bytes(7) + b"\x80", len(whole).to_bytes(8, "little")]
+        refused = 0
+        for case in range(100):
             damaged = bytearray(whole)
-            for _ in range(1 + case):
-                damaged[random.randrange(8, len(whole))] = random.randrange(256)
-            done = self.run_tool("inspect", self.file("damaged.a", bytes(damaged)), "--brief")
-            self.assertIn(done.returncode, (0, 2), (case, done.stderr))
+            if case % 5 == 0:
+                del damaged[random.randrange(8, len(whole)) :]
+            for _ in range(random.choice((1, 2, 8, 64))):
+                object_at = random.choice(members)
+                sections = object_at + int.from_bytes(whole[object_at + 40 : object_at + 48], "little")
+                at = random.choice((object_at + random.randrange(64), sections + random.randrange(1000)))
+                at = random.choice((at, at, random.randrange(8, len(whole))))
+                new = random.choice((bytes([random.randrange(256)]), random.choice(wild)))
+                if at + len(new) <= len(damaged):
+                    damaged[at : at + len(new)] = new
+            arguments = ["inspect", self.file("damaged.a", bytes(damaged)), "--brief", "--kernel", "binary"]
+            done = self.run_tool(*arguments)
+            self.assertIn(done.returncode, (0, 2), (seed, case, done.stderr))
+            if done.returncode == 2:
+                refused += 1
+                self.assertRegex(done.stderr, r"\Aqconvc: .*damaged\.a: .+\n\Z", (seed, case))
+        self.assertGreater(refused, 20)
+
+    def test_what_ends_the_reader_is_an_error(self):
+        """LLVM ends the process on a table of symbols that is no whole number of symbols."""
+        whole = bytearray(self.library.read_bytes())
+        first = whole.index(b"\x7fELF")
+        sections = first + int.from_bytes(whole[first + 40 : first + 48], "little")
+        count = int.from_bytes(whole[first + 60 : first + 62], "little")
+        headers = [sections + 64 * index for index in range(count)]
+        (symbols,) = (at for at in headers if whole[at + 4] == 2)  # SHT_SYMTAB
+        whole[symbols + 32] ^= 1
+        self.refuse(["inspect", self.file("odd.a", bytes(whole))], "odd.a: not a library that can be read", "sh_size")
 
     def test_layer_files_that_say_what_is_not_there(self):
         layers = self.file("net.json", LAYERS[:1])

@@ -22,7 +22,7 @@ from cli_support import npy
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = CMAKE = pathlib.Path()
-PROGRAMS = r"(?:\./dev|qconvc|bench/\w+\.py|cmake|pip|make|apt-get|c\+\+|app/\S+|python|tests/\S+|PKG_CONFIG_PATH=\S+)"
+PROGRAMS = r"(?:\./dev|qconvc|bench/\w+\.py|cmake|pip|make|apt-get|cc|c\+\+|(?:app|bin|build)/\S+|\w+ .* \| build/\S+|python|tests/\S+|PKG_CONFIG_PATH=\S+)"
 COMMAND = re.compile(rf"^ {{4,}}(?:\$ )?({PROGRAMS} .*)$")
 
 # The first that matches. Long ones are left out; what they run has tests of its own.
@@ -32,7 +32,10 @@ NOT_RUN = [
     (r"(apt-get|pip) ", "installs packages"),
     (r"python -m", "needs a model of the reader's"),
     (r"qconvc (compile|run) .*net/", "needs a model of the reader's"),
-    (r"c\+\+ app.cpp", "tests/package_test.py links the same"),
+    (r"build/fuzz/bin/", "needs clang; the fuzz tests run the same targets"),
+    (r"bin/qconv_differential", "an hour; the differential test runs the same"),
+    (r"(\S+=\S+ )?bin/qconv_tests ", "gigabytes of memory"),
+    (r"arecord ", "needs a microphone"),
     (r"cmake --build build/release --target package", "tests/package_test.py makes the archive"),
     (r"cmake --(preset arm64|build build/arm64|install build/arm64)", "a build of its own, which the arm64 test makes"),
     (r"cmake --(preset |build build/)fuzz", "needs clang; the fuzz tests run the same targets"),
@@ -96,7 +99,12 @@ class Commands(unittest.TestCase):
             f'*) echo "no stand-in for dev $verb" >&2; exit 1;;\nesac\n'
         )
         dev.chmod(0o755)
-        return {**os.environ, "PATH": f"{bin_folder}:{CMAKE.parent}:{os.environ['PATH']}"}
+        # Compilers look into an installed qconv by themselves.
+        include, library = ROOT / "runtime/include", BUILD / "lib"
+        return {
+            **os.environ, "PATH": f"{bin_folder}:{CMAKE.parent}:{os.environ['PATH']}",
+            "CPATH": str(include), "LIBRARY_PATH": f"{library}:{os.environ.get('LIBRARY_PATH', '')}",
+        }  # fmt: skip
 
     def check_page(self, page):
         text = (ROOT / page).read_text()

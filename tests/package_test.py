@@ -3,6 +3,7 @@
 usage: package_test.py BUILD_TREE CMAKE [unittest arguments]
 """
 
+import json
 import os
 import pathlib
 import re
@@ -147,6 +148,11 @@ class Package(unittest.TestCase):
             exported, listed.read_text(), f"the ABI changed: tests/exported_symbols.sh LIBQCONV.so > {listed}"
         )
 
+    def test_every_file_has_its_package(self):
+        """Of the components that install() is told, qconv and inspect, there is a .deb each."""
+        script = (BUILD / "cmake_install.cmake").read_text()
+        self.assertEqual(set(re.findall(r'CMAKE_INSTALL_COMPONENT STREQUAL "(\w+)"', script)) - {"inspect"}, {"qconv"})
+
     def test_archive(self):
         """The .tar.gz, unpacked and moved elsewhere: qconvc compiles, and what it compiled links."""
         run(CMAKE.with_name("cpack"), "-G", "TGZ", "-B", self.dir / "archive", cwd=BUILD)
@@ -155,9 +161,17 @@ class Package(unittest.TestCase):
             tar.extractall(self.dir / "archive", filter="data")
         moved = (self.dir / "archive" / archive.name.removesuffix(".tar.gz")).rename(self.dir / "moved")
         self.compile_with_pkg_config("qconv-static", moved, "moved_program")
+        # With the winners of tuning that come along; whether they are of this version's algorithms is another matter.
+        (records,) = (moved / "share/qconv/tuned").glob("avx512_zen4.jsonl")
         kernels = self.dir / "kernels"
-        run(moved / "bin/qconvc", "compile", SOURCE / "consumer/net.json", "-t", "sse41", "-o", kernels)
+        run(
+            moved / "bin/qconvc", "compile", SOURCE / "consumer/net.json", "-t", "sse41", "-o", kernels, "--tuned", records
+        )  # fmt: skip
         self.assertTrue((kernels / "libnet_sse41.a").exists())
+        tuned = json.loads((kernels / "manifest.json").read_text())["tuned"]
+        self.assertEqual(
+            tuned["valid_records"] + tuned["stale_records"], len(records.read_text().splitlines()), tuned
+        )
         self.assertTrue((moved / "share/doc/qconv/LICENSE").exists())
 
 

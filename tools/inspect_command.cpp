@@ -17,6 +17,7 @@
 #include "tools/ideal_loops.h"
 #include "tools/inspect_module.h"
 #include "tools/inspect_report.h"
+#include "tools/isolated.h"
 #include "tools/kernel_table.h"
 #include "tools/layer_file.h"
 #include "tools/ptxas.h"
@@ -110,7 +111,10 @@ std::vector<Inspected> inspect_library(const fs::path &file, const Rows &rows, c
         return target ? typical_cpu(*target) : std::string();
     };
     inspect::Questions questions;
-    questions.facts = [&](const inspect::ObjectReport &object) { return facts(rows.find(object.kernel)); };
+    questions.facts = [&](const inspect::ObjectReport &object) {
+        check_interrupt();
+        return facts(rows.find(object.kernel));
+    };
     questions.cpu = cpu_of;
     questions.peak = [&](const inspect::ObjectReport &object, qconv_path path) {
         const TargetInfo *target = target_of(object);
@@ -184,20 +188,7 @@ std::vector<Inspected> inspect_layers(const Options &options, Rows &rows) {
     return all;
 }
 
-void inspect(const Options &options) {
-    const bool layers = fs::path(options.file).extension() == ".json";
-    if (!layers && !options.stmt.empty())
-        throw InputError("--stmt compiles a layer once more: give the layer file, not a library");
-    if (!layers && !options.targets.empty())
-        throw InputError("--target is what a layer file is compiled for; a library has its own");
-    Rows rows;
-    std::vector<Inspected> all;
-    if (layers) {
-        all = inspect_layers(options, rows);
-    } else {
-        rows.add_manifest(fs::path(options.file).parent_path() / "manifest.json");
-        all = inspect_library(options.file, rows, options);
-    }
+void print(const std::vector<Inspected> &all, const Options &options) {
     if (all.empty()) throw InputError(fmt::format("{}: no kernel's name contains '{}'", options.file, options.kernel));
     if (options.json) {
         Json json = {{"file", options.file}, {"objects", Json::array()}};
@@ -209,6 +200,26 @@ void inspect(const Options &options) {
     } else {
         std::for_each(all.begin(), all.end(), print_inspected);
     }
+}
+
+void inspect(const Options &options) {
+    const bool layers = fs::path(options.file).extension() == ".json";
+    if (!layers && !options.stmt.empty())
+        throw InputError("--stmt compiles a layer once more: give the layer file, not a library");
+    if (!layers && !options.targets.empty())
+        throw InputError("--target is what a layer file is compiled for; a library has its own");
+    Rows rows;
+    if (layers) {
+        print(inspect_layers(options, rows), options);
+        return;
+    }
+    // LLVM's readers trust what they read: a file from elsewhere may be made to crash them, or to have them grow.
+    constexpr IsolationLimits limits{.cpu_seconds = 600, .memory_bytes = std::uint64_t{8} << 30};
+    const auto read = [&] {
+        rows.add_manifest(fs::path(options.file).parent_path() / "manifest.json");
+        print(inspect_library(options.file, rows, options), options);
+    };
+    run_isolated(read, options.file, limits);
 }
 
 } // namespace

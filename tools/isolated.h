@@ -1,0 +1,21 @@
+// Runs a part of a verb in a process of its own: for libraries that crash, loop or grow on files made to harm.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace qconv::tools {
+
+/// What the process may take.
+struct IsolationLimits {
+    std::uint64_t cpu_seconds;
+    std::uint64_t memory_bytes; // of address space
+};
+
+/// Calls `work` in a child process, whose standard output is ours and whose errors end up here: what `work` throws is
+/// thrown here with its exit code, and a crash, a limit that was reached or any other end is an InputError about
+/// `subject`, in one line. Call it while this process has one thread. Throws Interrupted on an interrupt.
+void run_isolated(const std::function<void()> &work, const std::string &subject, const IsolationLimits &limits);
+
+} // namespace qconv::tools
