@@ -77,9 +77,9 @@ def _current(layer: Layer, source: tuple, forward: bool) -> bool:
     kept = layer.source
     if not forward:
         return kept[:2] == source
-    return kept[:2] == source[:2] and (
-        len(kept) == len(source) and (len(source) == 2 or (kept[2] is source[2] and kept[3] == source[3]))
-    )
+    if len(source) == 2:
+        return kept == source
+    return len(kept) == 4 and kept[:2] == source[:2] and kept[2] is source[2] and kept[3] == source[3]
 
 
 def _pack(

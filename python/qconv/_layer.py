@@ -134,12 +134,15 @@ class LayerSpec:
         return answer
 
 
+# By one name: a call looks for it several times.
+is_compiling = torch.compiler.is_compiling
+
 _texts: dict[State, str] = {}
 
 
 def layer_text(*fields: Any) -> str:
     """The text form of LayerSpec(*fields)."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return _traced_text(_constants(fields))
     text = _texts.get(fields)
     if text is None:

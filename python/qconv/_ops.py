@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.library import Library
 
 from . import _cache, _composite
-from ._layer import LayerSpec, layer_spec
+from ._layer import LayerSpec, is_compiling, layer_spec
 from ._library import (
     FORWARD,
     GRAD_INPUT,
@@ -239,14 +239,13 @@ def _directly(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and weight.dtype is _float32
         and (bias is None or bias.dtype is _float32)
         and (x.is_cpu or x.is_cuda)
-        and not _is_compiling()
+        and not is_compiling()
         and _count_modes() == 0
         and _innermost_transform() is None
         and _tracing_state() is None
     )
 
 
-_is_compiling = torch.compiler.is_compiling
 _count_modes = torch._C._len_torch_dispatch_stack
 _innermost_transform = torch._C._functorch.peek_interpreter_stack
 _tracing_state = torch._C._get_tracing_state
