@@ -22,19 +22,19 @@ void build_tables(Func table, const std::vector<Func> &halves, const LoopLevel &
 
 namespace {
 
-/// Where the stages of grad_input are computed: the input once a task, the sums for some channels of a strip, the
-/// factor for one phase of one channel.
+/// Where the stages of grad_input are computed: the input once a group of a task, the sums for some channels of a
+/// strip, the factor for one phase of one channel.
 struct GradInputLoops {
-    LoopLevel task, sums, factor;
+    LoopLevel task, group, sums, factor;
 };
 
 /// With channel_block above 0: loops, from the inside, over the columns of a strip, the channels of a block, phases,
-/// strips, blocks, tasks; a block's weights are reused over all strips. With 0: columns, phases, channels, strips,
-/// tasks.
+/// strips, blocks, groups, tasks; a block's weights are reused over all strips. With 0: columns, phases, channels,
+/// strips, groups, tasks.
 GradInputLoops tile_grad_input(const GradInputStages &s, int channel_block, const Target &target) {
     Func result = s.grad_input;
     const int lanes = target.natural_vector_size<float>();
-    Var tile("tile"), strip("strip"), wi("wi"), task("task"), block("block"), ci("ci");
+    Var tile("tile"), strip("strip"), wi("wi"), task("task"), block("block"), ci("ci"), group("group");
     RVar rtile("tile"), rstrip("strip"), rwi("wi");
     Stage stage = s.unit_stride ? Stage(result) : Stage(result.update());
     const VarOrRVar column = s.unit_stride ? VarOrRVar(s.column) : VarOrRVar(s.result_column);
@@ -43,7 +43,8 @@ GradInputLoops tile_grad_input(const GradInputStages &s, int channel_block, cons
     const VarOrRVar at_strip = s.unit_stride ? VarOrRVar(strip) : VarOrRVar(rstrip);
     const VarOrRVar in_strip = s.unit_stride ? VarOrRVar(wi) : VarOrRVar(rwi);
     stage.split(column, at_tile, in_strip, s.tile_width, TailStrategy::GuardWithIf)
-        .split(in_strip, at_strip, in_strip, s.width_block, TailStrategy::GuardWithIf);
+        .split(in_strip, at_strip, in_strip, s.width_block, TailStrategy::GuardWithIf)
+        .split(s.g, s.g, group, groups_of_task(channel_block), TailStrategy::GuardWithIf);
 
     std::vector<VarOrRVar> order{in_strip};
     if (channel_block > 0) {
@@ -52,7 +53,7 @@ GradInputLoops tile_grad_input(const GradInputStages &s, int channel_block, cons
     } else {
         order.insert(order.end(), {phase, s.c, at_strip});
     }
-    order.insert(order.end(), {at_tile, s.g, s.n});
+    order.insert(order.end(), {group, at_tile, s.g, s.n});
     stage.reorder(order).vectorize(in_strip, lanes, TailStrategy::GuardWithIf);
     const auto level = [&](const VarOrRVar &at) {
         return at.is_rvar ? LoopLevel(result, at.rvar) : LoopLevel(result, at.var);
@@ -61,16 +62,16 @@ GradInputLoops tile_grad_input(const GradInputStages &s, int channel_block, cons
     const LoopLevel factor = level(channel_block > 0 ? VarOrRVar(ci) : phase);
     if (s.unit_stride) {
         stage.fuse(tile, s.g, task).fuse(task, s.n, task).parallel(task);
-        return {LoopLevel(result, task), sums, factor};
+        return {LoopLevel(result, task), LoopLevel(result, group), sums, factor};
     }
     stage.fuse(s.g, s.n, task).parallel(rtile).parallel(task);
-    return {LoopLevel(result, rtile), sums, factor};
+    return {LoopLevel(result, rtile), LoopLevel(result, group), sums, factor};
 }
 
 void schedule_grad_input(const GradInputStages &s, const GradInputLoops &loops, const Target &target) {
     const int lanes = target.natural_vector_size<float>();
     Func padded = s.padded, passes = s.passes, factor = s.factor;
-    padded.compute_at(loops.task).vectorize(s.p, lanes, TailStrategy::RoundUp);
+    padded.compute_at(loops.group).hoist_storage(loops.task).vectorize(s.p, lanes, TailStrategy::RoundUp);
     if (s.unit_stride) {
         passes.compute_at(loops.factor)
             .align_bounds(s.i, 32)
@@ -121,10 +122,14 @@ void Cpu::apply(const GradInputLookupStages &s, const Target &target) const {
 
 namespace {
 
-/// One task of grad_weight: out_block output channels, tile_channels input channels. Leaves the result with a loop
-/// `task`.
-Var tile_grad_weight(const GradWeightStages &s) {
-    Var ob("ob"), oi("oi"), cb("cb"), ci("ci"), co("co"), task("task");
+/// One task of grad_weight: out_block output channels, tile_channels input channels of one group or, of a depthwise
+/// layer, several.
+struct GradWeightLoops {
+    LoopLevel task, group;
+};
+
+GradWeightLoops tile_grad_weight(const GradWeightStages &s) {
+    Var ob("ob"), oi("oi"), cb("cb"), ci("ci"), co("co"), group("group"), task("task");
     // Written a few channels at a time, so that the sums and the rows of the result stay in L1 while they are
     // transposed.
     constexpr int transposed_channels = 8;
@@ -132,13 +137,14 @@ Var tile_grad_weight(const GradWeightStages &s) {
     result.split(s.o, ob, oi, s.out_block, TailStrategy::GuardWithIf)
         .split(s.c, cb, ci, s.tile_channels, TailStrategy::GuardWithIf)
         .split(ci, co, ci, transposed_channels, TailStrategy::GuardWithIf)
-        .reorder(s.k, ci, oi, co, cb, ob, s.g)
+        .split(s.g, s.g, group, groups_of_task(s.out_block), TailStrategy::GuardWithIf)
+        .reorder(s.k, ci, oi, co, group, cb, ob, s.g)
         .fuse(cb, ob, task)
         .fuse(task, s.g, task)
         .parallel(task);
     for (const Expr &condition : s.cases)
         result.specialize(condition);
-    return task;
+    return {LoopLevel(result, task), LoopLevel(result, group)};
 }
 
 /// gy(w, ...) turned to run along output channels, block by block.
@@ -147,12 +153,12 @@ void transpose_at(Func transposed, const LoopLevel &level, const Var &w, const V
     transposed.compute_at(level).split(w, w, wi, lanes, TailStrategy::RoundUp).reorder(wi, o, w).vectorize(wi);
 }
 
-/// The input of the float paths, once a tile.
-void schedule_padded(const GradWeightStages &s, const LoopLevel &level, int lanes) {
+/// The input of the float paths, once a tile, in memory of the task.
+void schedule_padded(const GradWeightStages &s, const LoopLevel &level, const LoopLevel &task, int lanes) {
     Func signs = s.signs, padded = s.padded;
     // Positions of 32 share a word.
-    signs.compute_at(level).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
-    padded.compute_at(level).vectorize(s.p, lanes, TailStrategy::RoundUp);
+    signs.compute_at(level).hoist_storage(task).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
+    padded.compute_at(level).hoist_storage(task).vectorize(s.p, lanes, TailStrategy::RoundUp);
     signs.specialize(s.padded_cases.front());
     for (const Expr &condition : s.padded_cases)
         padded.specialize(condition);
@@ -164,8 +170,8 @@ void Cpu::apply(const GradWeightLookupStages &s, const Target &target) const {
     const int lanes = target.natural_vector_size<float>();
     const int bytes = target.natural_vector_size<uint8_t>();
     Func result = s.grad_weight, acc = s.acc;
-    const Var task = tile_grad_weight(s);
-    acc.compute_at(result, task).bound_extent(s.o, s.out_block).vectorize(s.o, lanes).unroll(s.o);
+    const GradWeightLoops loops = tile_grad_weight(s);
+    acc.compute_at(loops.group).bound_extent(s.o, s.out_block).vectorize(s.o, lanes).unroll(s.o);
     // Every table row, once in L1, serves all taps and channels of the task.
     acc.update()
         .reorder(s.o, s.tables, s.k, s.c, s.chunk, s.tile, s.sample)
@@ -192,7 +198,7 @@ void Cpu::apply(const GradWeightLookupStages &s, const Target &target) const {
         .parallel(row);
     signs.compute_at(index, row).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
     padded.compute_at(index, row).vectorize(s.p, bytes, TailStrategy::RoundUp);
-    outside.compute_at(result, task).vectorize(s.o, lanes);
+    outside.compute_at(loops.group).vectorize(s.o, lanes);
     outside.update(0).unscheduled();
     outside.update(1).unscheduled();
 }
@@ -200,8 +206,8 @@ void Cpu::apply(const GradWeightLookupStages &s, const Target &target) const {
 void Cpu::apply(const GradWeightSumStages &s, const Target &target) const {
     const int lanes = target.natural_vector_size<float>();
     Func result = s.grad_weight, acc = s.acc, part = s.part;
-    const Var task = tile_grad_weight(s);
-    acc.compute_at(result, task).vectorize(s.o, lanes);
+    const GradWeightLoops loops = tile_grad_weight(s);
+    acc.compute_at(loops.group).vectorize(s.o, lanes);
     Var cb("cb"), ci("ci"), kb("kb"), ki("ki");
     acc.update()
         .split(s.c, cb, ci, s.channel_block, TailStrategy::RoundUp)
@@ -215,15 +221,15 @@ void Cpu::apply(const GradWeightSumStages &s, const Target &target) const {
     part.compute_at(acc, kb).vectorize(s.o, lanes).unroll(s.o).unroll(s.k).unroll(s.c);
     part.update().reorder(s.o, s.k, s.c, s.positions).vectorize(s.o, lanes).unroll(s.o).unroll(s.k).unroll(s.c);
     transpose_at(s.transposed, LoopLevel(acc, s.tile), s.w, s.o, lanes);
-    schedule_padded(s, LoopLevel(acc, s.tile), lanes);
+    schedule_padded(s, LoopLevel(acc, s.tile), loops.task, lanes);
 }
 
 void Cpu::apply(const GradWeightRowStages &s, const Target &target) const {
     const int lanes = target.natural_vector_size<float>();
     Func result = s.grad_weight, acc = s.acc, part = s.part, rows = s.rows, phased = s.phased;
-    const Var task = tile_grad_weight(s);
+    const GradWeightLoops loops = tile_grad_weight(s);
     Var kb("kb"), ki("ki"), l = part.args()[0];
-    acc.compute_at(result, task);
+    acc.compute_at(loops.group).hoist_storage(loops.task);
     acc.update()
         .split(s.k, kb, ki, s.tap_block, TailStrategy::RoundUp)
         .reorder(s.lane, ki, kb, s.c, s.o, s.tile, s.sample)
@@ -232,9 +238,10 @@ void Cpu::apply(const GradWeightRowStages &s, const Target &target) const {
         .unroll(ki);
     part.compute_at(acc, kb).vectorize(l, lanes).unroll(l).unroll(s.k);
     part.update().reorder(l, s.k, s.vectors).vectorize(l, lanes).unroll(l).unroll(s.k);
-    rows.compute_at(acc, s.tile).vectorize(s.w, lanes, TailStrategy::RoundUp);
-    schedule_padded(s, LoopLevel(acc, s.tile), lanes);
-    if (phased.defined()) phased.compute_at(acc, s.tile).vectorize(s.p, lanes, TailStrategy::RoundUp);
+    rows.compute_at(acc, s.tile).hoist_storage(loops.task).vectorize(s.w, lanes, TailStrategy::RoundUp);
+    schedule_padded(s, LoopLevel(acc, s.tile), loops.task, lanes);
+    if (phased.defined())
+        phased.compute_at(acc, s.tile).hoist_storage(loops.task).vectorize(s.p, lanes, TailStrategy::RoundUp);
     for (Func table : s.tap_tables)
         table.compute_root();
 }

@@ -16,18 +16,20 @@ bool is_argument(const Func &f, const Var &v) {
     return std::any_of(args.begin(), args.end(), [&](const Var &a) { return a.name() == v.name(); });
 }
 
-/// One task: one batch entry, one group, tile_width positions. Input stages are private to it and stay in L1 or L2.
-/// y is left with loops over wi (inside a strip of width_block positions), strip and task, to be reordered with o.
+/// One task: one batch entry, groups_of_task() groups, tile_width positions. Input stages are private to
+/// a group and stay in L1 or L2. y is left with loops over wi (inside a strip of width_block positions), strip, group
+/// and task, to be reordered with o.
 struct Loops {
-    Var tile{"tile"}, strip{"strip"}, wi{"wi"}, task{"task"};
+    Var tile{"tile"}, strip{"strip"}, wi{"wi"}, group{"group"}, task{"task"};
 };
 
 /// `o`: what of y lies between the loops over tasks and strips, channels or words of them.
-Loops tile_output(Func y, const OutputStages &s, const Var &o, const Target &target) {
+Loops tile_output(Func y, const OutputStages &s, const Var &o, int task_groups, const Target &target) {
     Loops loops;
     y.split(s.w, loops.tile, s.w, s.tile_width, TailStrategy::GuardWithIf)
         .split(s.w, loops.strip, loops.wi, s.width_block, TailStrategy::GuardWithIf)
-        .reorder(loops.wi, o, loops.strip, loops.tile, s.g, s.n)
+        .split(s.g, s.g, loops.group, task_groups, TailStrategy::GuardWithIf)
+        .reorder(loops.wi, o, loops.strip, loops.group, loops.tile, s.g, s.n)
         .fuse(loops.tile, s.g, loops.task)
         .fuse(loops.task, s.n, loops.task)
         .parallel(loops.task)
@@ -47,7 +49,7 @@ void schedule_input(Func y, const OutputStages &s, const Loops &loops, const Tar
         const int natural = target.natural_vector_size(stage.type());
         const int lanes = i == 0 ? std::min(natural, longest_edge_vector) : natural;
         if (is_argument(stage, s.element)) stage.reorder(s.element, s.p).unroll(s.element);
-        stage.compute_at(y, loops.task).vectorize(s.p, lanes, TailStrategy::RoundUp);
+        stage.compute_at(y, loops.group).hoist_storage(y, loops.task).vectorize(s.p, lanes, TailStrategy::RoundUp);
         const std::vector<Expr> cases = i == 0 ? s.first_stage_cases : std::vector<Expr>{};
         for (const Expr &condition : cases)
             stage.specialize(condition);
@@ -114,11 +116,11 @@ void Cpu::schedule_sums(const ForwardStages &s, const LoopLevel &level, const Ta
 
 void Cpu::apply(const ForwardStages &s, const Target &target) const {
     Func y = s.y;
-    const Loops loops = tile_output(y, s, s.o, target);
+    const Loops loops = tile_output(y, s, s.o, groups_of_task(s.out_block), target);
     // The weights of one block of output channels are reused over all strips of a task.
     Var block("block"), oi("oi");
     y.split(s.o, block, oi, s.out_block, TailStrategy::GuardWithIf)
-        .reorder(loops.wi, oi, loops.strip, block, loops.task)
+        .reorder(loops.wi, oi, loops.strip, block, loops.group, loops.task)
         .unroll(oi);
     schedule_input(y, s, loops, target);
 
@@ -127,7 +129,7 @@ void Cpu::apply(const ForwardStages &s, const Target &target) const {
         Func window = s.window, window_acc = s.window_acc;
         const int lanes = std::min(target.natural_vector_size<int32_t>(), s.width_block);
         Var strip("window_strip");
-        window.compute_at(y, loops.task)
+        window.compute_at(y, loops.group)
             .split(s.w, strip, s.w, s.width_block, TailStrategy::RoundUp)
             .vectorize(s.w, lanes);
         window_acc.compute_at(window, strip).vectorize(s.w, lanes).unroll(s.w);
@@ -142,7 +144,7 @@ void Cpu::apply(const ForwardStages &s, const Target &target) const {
 
 void Cpu::apply(const LookupStages &s, const Target &target) const {
     Func y = s.y;
-    const Loops loops = tile_output(y, s, s.o, target);
+    const Loops loops = tile_output(y, s, s.o, 1, target);
     schedule_input(y, s, loops, target);
 
     // Tables are built for one strip and a chunk of channel groups, then serve every output channel while in L1.
@@ -157,9 +159,9 @@ void Cpu::apply(const LookupStages &s, const Target &target) const {
 
 void Cpu::apply(const BitsStages &s, const Target &target) const {
     Func y = s.y, words = s.words;
-    const Loops loops = tile_output(y, s, s.row, target);
+    const Loops loops = tile_output(y, s, s.row, 1, target);
     // The weights of 32 channels are reused over all strips of a task.
-    y.reorder(loops.wi, loops.strip, s.row, loops.task);
+    y.reorder(loops.wi, loops.strip, s.row, loops.group, loops.task);
     schedule_input(y, s, loops, target);
     const int lanes = target.natural_vector_size<uint32_t>();
     words.compute_at(y, loops.strip)
