@@ -176,6 +176,9 @@ class Inspect(Cli):
         random = Random(seed)
         whole = self.library.read_bytes()
         members = [match.start() for match in re.finditer(rb"\x7fELF", whole)]
+        # The table of symbols and one object, so that a case takes little time.
+        header = 60
+        whole = whole[: members[1] - header]
         wild = [b"\xff" * 8, bytes(8), bytes(7) + b"\x80", len(whole).to_bytes(8, "little")]
         refused = 0
         for case in range(100):
@@ -183,14 +186,13 @@ class Inspect(Cli):
             if case % 5 == 0:
                 del damaged[random.randrange(8, len(whole)) :]
             for _ in range(random.choice((1, 2, 8, 64))):
-                object_at = random.choice(members)
-                sections = object_at + int.from_bytes(whole[object_at + 40 : object_at + 48], "little")
-                at = random.choice((object_at + random.randrange(64), sections + random.randrange(1000)))
+                sections = members[0] + int.from_bytes(whole[members[0] + 40 : members[0] + 48], "little")
+                at = random.choice((members[0] + random.randrange(64), sections + random.randrange(1000)))
                 at = random.choice((at, at, random.randrange(8, len(whole))))
                 new = random.choice((bytes([random.randrange(256)]), random.choice(wild)))
                 if at + len(new) <= len(damaged):
                     damaged[at : at + len(new)] = new
-            arguments = ["inspect", self.file("damaged.a", bytes(damaged)), "--brief", "--kernel", "binary"]
+            arguments = ["inspect", self.file("damaged.a", bytes(damaged)), "--brief"]
             done = self.run_tool(*arguments)
             self.assertIn(done.returncode, (0, 2), (seed, case, done.stderr))
             if done.returncode == 2:

@@ -54,7 +54,7 @@ void limit(int resource, std::uint64_t most) {
 
 std::string read_back(std::FILE *file) {
     std::string text;
-    std::rewind(file);
+    if (std::fseek(file, 0, SEEK_SET) != 0) return text;
     for (int c = std::fgetc(file); c != EOF && text.size() < 4000; c = std::fgetc(file))
         text += static_cast<char>(c);
     return text;
