@@ -79,7 +79,7 @@ private:
 
 /// The one that a Halide target string, with features in any order, was made from.
 const TargetInfo *find_by_features(const std::string &halide) {
-    const auto features = [](std::string text) {
+    const auto features = [](const std::string &text) {
         std::vector<std::string> words;
         for (std::size_t at = 0; at <= text.size();) {
             const std::size_t end = std::min(text.find('-', at), text.size());
