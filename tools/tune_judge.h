@@ -27,7 +27,7 @@ struct Judgement {
 /// Of records of one unit; those of other machines than the default's are left out by the caller.
 Judgement judge(const std::vector<const TuneRecord *> &records);
 
-/// Records by unit, in the order of first appearance; only units with a measurement.
+/// Records by unit, in the order of first appearance.
 struct UnitRecords {
     std::string unit;
     std::vector<const TuneRecord *> records;
@@ -35,7 +35,7 @@ struct UnitRecords {
 std::vector<UnitRecords> by_unit(const std::vector<TuneRecord> &records);
 
 /// Measurements worth measuring again in turns: the default, the fastest few, and the best of each strategy if it is
-/// near.
+/// near; none but the default that was slower beyond doubt.
 std::vector<const TuneRecord *> finalists(const Judgement &judgement);
 
 } // namespace qconv::tools

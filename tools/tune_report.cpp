@@ -209,7 +209,7 @@ std::string tuning_report(const std::vector<TuneRecord> &records, const std::str
         html += fmt::format("<span><i class=\"{}\"></i>{}</span>", strategy_class(strategy), strategy);
     html += "</p>\n" + outcome_table(sections, strategies) + peak_bars(sections);
     for (const Section &section : sections)
-        html += section_html(section) + "\n";
+        if (!section.judgement.trials.empty()) html += section_html(section) + "\n"; // else only who won is known
     return html + "</body></html>\n";
 }
 
