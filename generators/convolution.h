@@ -128,13 +128,24 @@ protected:
     int group_channels() const { return in_channels.value() / groups.value(); }
     int group_outputs() const { return out_channels.value() / groups.value(); }
 
-    /// For autoschedulers, which want the sizes of a call. Not its switches and factors: one of the autoschedulers puts
-    /// estimates in, and loses sight of the stages that are not used then. A tensor [width, channels of a group,
+    /// For autoschedulers: a tensor [width, channels of a group,
     /// groups, batch] or any other buffer, by its extents.
     template <class Buffer>
     void estimate_buffer(Buffer &buffer, const std::vector<int> &extents) const {
         for (size_t d = 0; d < extents.size(); d++)
             buffer.dim(static_cast<int>(d)).set_estimate(0, extents[d]);
+    }
+
+    template <class Scalar, class Value>
+    static void estimate_scalars(std::initializer_list<Scalar *> scalars, Value value) {
+        for (Scalar *scalar : scalars)
+            scalar->set_estimate(value);
+    }
+    /// Scalars that choose between operands. Adams2019 wants an estimate of every scalar. Mullapudi2016 puts estimates
+    /// into the expressions, and fails a check of its own when it comes to a stage that is not used then.
+    template <class Scalar>
+    void estimate_switches(std::initializer_list<Scalar *> switches, int value) {
+        if (this->context().autoscheduler_params().name != "Mullapudi2016") estimate_scalars(switches, value);
     }
 
     /// Buffers start at 0; a tensor's channels and groups are known in a specialised kernel. `channels` of the layer.

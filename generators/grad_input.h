@@ -145,6 +145,9 @@ protected:
         tile_width.set_estimate(columns);
         shift_min.set_estimate(-reach);
         shift_max.set_estimate(0);
+        this->estimate_switches({&factor_kind, &quantizer, &next}, 1);
+        this->estimate_scalars({&mix}, 0.0f);
+        this->estimate_scalars({&threshold, &beta, &next_beta}, 1.0f);
     }
 
     void describe_buffers() {

@@ -152,6 +152,10 @@ protected:
         edge_left.set_estimate(1);
         edge_right.set_estimate(out - 1);
         pad_left.set_estimate(0);
+        this->estimate_switches({&source, &quantizer, &next, &weight_factor, &weight_quantizer, &weight_next}, 1);
+        this->estimate_scalars({&mix, &weight_mix}, 0.0f);
+        this->estimate_scalars({&pad_delta, &pad_value, &levels, &divisor, &next_levels, &next_divisor}, 1.0f);
+        this->estimate_scalars({&weight_beta, &weight_next_beta}, 1.0f);
     }
     /// The widest whole tile within an estimated row.
     int estimated_tile() const { return this->blocks(this->width_out_estimate, this->width_block) * this->width_block; }

@@ -155,17 +155,17 @@ class Tune(Cli):
 
     def test_every_autoscheduler_in_every_direction(self):
         # Gradients from a state, from x, and with a weight quantizer that has a derivative.
-        layers = [LARGE, {**LARGE, "input_quantization": "swishsign", "weight_quantization": "approxsign"},
-                  {**LARGE, "input_quantization": {"name": "inputdorefa", "bits": 4},
-                   "weight_quantization": {"name": "weightdorefa", "bits": 4}}]
+        layers = [LARGE, {**LARGE, "input_quantization": "swishsign", "weight_quantization": "approxsign"}]
         for i, layer in enumerate(layers):
-            with self.subTest(layer=layer):
-                self.file("net.json", layer)
-                done = self.tune("net.json", "--budget", "4", "--strategy", ",".join(AUTOSCHEDULERS), "--directions",
-                                 "training", "--jobs", "2", "--no-retrain", "--records", f"{i}.jsonl")
-                self.assertEqual(done.returncode, 0, done.stderr)
-                for direction in ("forward", "grad-input", "grad-weight"):
-                    trials = [r for r in self.trials(f"{i}.jsonl") if r["direction"] == direction]
+            self.file("net.json", layer)
+            for direction in ("forward", "grad-input", "grad-weight"):
+                with self.subTest(layer=layer, direction=direction):
+                    before = len(self.trials(f"{i}.jsonl")) if direction != "forward" else 0
+                    done = self.tune("net.json", "--budget", "4", "--strategy", ",".join(sorted(AUTOSCHEDULERS)),
+                                     "--directions", direction, "--jobs", "2", "--candidate-time", "240",
+                                     "--no-retrain", "--records", f"{i}.jsonl")
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    trials = self.trials(f"{i}.jsonl")[before:]
                     self.assertEqual({r["strategy"] for r in trials}, AUTOSCHEDULERS | {"default"})
                     for record in trials:
                         self.assertIsNone(record["failure"], record)

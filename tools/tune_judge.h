@@ -18,7 +18,7 @@ struct Judgement {
     const TuneRecord *best = nullptr;       ///< the winner: the default unless another one is faster
     double gain = 1;                        ///< the default's time over the winner's
     /// The winner was measured in turns with the default and was faster in at least three of four turns, by kLeastGain;
-    /// or the default was confirmed. Else the winner is only the fastest measurement.
+    /// or the default was confirmed, or no other came near it. Else the winner is only the fastest measurement.
     bool confirmed = false;
     std::map<std::string, const TuneRecord *> best_of; ///< by strategy
     std::map<std::string, std::size_t> failures;       ///< by class
