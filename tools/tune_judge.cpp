@@ -73,11 +73,9 @@ Judgement judge(const std::vector<const TuneRecord *> &records) {
         judgement.gain = judgement.standard->time() / judgement.best->time();
         if (judgement.gain < kLeastGain) judgement.best = judgement.standard, judgement.gain = 1;
         // Where no other comes near there is nothing to hold turns for.
-        const auto measured = std::count_if(judgement.trials.begin(), judgement.trials.end(), [](const TuneRecord *r) {
-            return r->ok() && r->kind() == "measurement";
-        });
-        judgement.confirmed =
-            judgement.best == judgement.standard && measured > 1 && finalists(judgement).size() == 1;
+        const auto measured = std::count_if(judgement.trials.begin(), judgement.trials.end(),
+                                            [](const TuneRecord *r) { return r->ok() && r->kind() == "measurement"; });
+        judgement.confirmed = judgement.best == judgement.standard && measured > 1 && finalists(judgement).size() == 1;
     }
     return judgement;
 }

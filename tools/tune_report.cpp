@@ -83,12 +83,13 @@ std::string outcome_table(const std::vector<Section> &sections, const std::set<s
         for (const std::string &strategy : strategies) {
             if (strategy == "default") continue; // has its column
             const auto best = j.best_of.find(strategy);
-            const bool tried = std::any_of(j.trials.begin(), j.trials.end(), [&](const TuneRecord *record) {
-                return record->strategy() == strategy;
-            });
+            const bool tried = std::any_of(j.trials.begin(), j.trials.end(),
+                                           [&](const TuneRecord *record) { return record->strategy() == strategy; });
             const bool wins = j.best && best != j.best_of.end() && best->second->id() == j.best->id();
             html += fmt::format("<td{}>{}</td>", wins ? " class=\"win\"" : "",
-                                best != j.best_of.end() ? figure(best->second->time(), 2) : tried ? "failed" : "");
+                                best != j.best_of.end() ? figure(best->second->time(), 2)
+                                : tried                 ? "failed"
+                                                        : "");
         }
         html += fmt::format(
             "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"text\">{}</td>"
