@@ -43,8 +43,7 @@ GradInputLoops tile_grad_input(const GradInputStages &s, int channel_block, cons
     const VarOrRVar at_strip = s.unit_stride ? VarOrRVar(strip) : VarOrRVar(rstrip);
     const VarOrRVar in_strip = s.unit_stride ? VarOrRVar(wi) : VarOrRVar(rwi);
     stage.split(column, at_tile, in_strip, s.tile_width, TailStrategy::GuardWithIf)
-        .split(in_strip, at_strip, in_strip, s.width_block, TailStrategy::GuardWithIf)
-        .split(s.g, s.g, group, groups_of_task(channel_block), TailStrategy::GuardWithIf);
+        .split(in_strip, at_strip, in_strip, s.width_block, TailStrategy::GuardWithIf);
 
     std::vector<VarOrRVar> order{in_strip};
     if (channel_block > 0) {
@@ -53,19 +52,27 @@ GradInputLoops tile_grad_input(const GradInputStages &s, int channel_block, cons
     } else {
         order.insert(order.end(), {phase, s.c, at_strip});
     }
-    order.insert(order.end(), {group, at_tile, s.g, s.n});
+    const bool several_groups = channel_block == 1;
+    if (several_groups) {
+        stage.split(s.g, s.g, group, groups_of_task, TailStrategy::GuardWithIf);
+        order.emplace_back(group);
+    }
+    order.insert(order.end(), {at_tile, s.g, s.n});
     stage.reorder(order).vectorize(in_strip, lanes, TailStrategy::GuardWithIf);
     const auto level = [&](const VarOrRVar &at) {
         return at.is_rvar ? LoopLevel(result, at.rvar) : LoopLevel(result, at.var);
     };
     const LoopLevel sums = level(channel_block > 0 ? phase : at_strip);
     const LoopLevel factor = level(channel_block > 0 ? VarOrRVar(ci) : phase);
+    LoopLevel at_task;
     if (s.unit_stride) {
         stage.fuse(tile, s.g, task).fuse(task, s.n, task).parallel(task);
-        return {LoopLevel(result, task), LoopLevel(result, group), sums, factor};
+        at_task = LoopLevel(result, task);
+    } else {
+        stage.fuse(s.g, s.n, task).parallel(rtile).parallel(task);
+        at_task = LoopLevel(result, rtile);
     }
-    stage.fuse(s.g, s.n, task).parallel(rtile).parallel(task);
-    return {LoopLevel(result, rtile), LoopLevel(result, group), sums, factor};
+    return {at_task, several_groups ? LoopLevel(result, group) : at_task, sums, factor};
 }
 
 void schedule_grad_input(const GradInputStages &s, const GradInputLoops &loops, const Target &target) {
@@ -123,12 +130,8 @@ void Cpu::apply(const GradInputLookupStages &s, const Target &target) const {
 namespace {
 
 /// One task of grad_weight: out_block output channels, tile_channels input channels of one group or, of a depthwise
-/// layer, several.
-struct GradWeightLoops {
-    LoopLevel task, group;
-};
-
-GradWeightLoops tile_grad_weight(const GradWeightStages &s) {
+/// layer, several. Returns the loop over the groups of a task (the task's own where it has one), which makes the sums.
+LoopLevel tile_grad_weight(const GradWeightStages &s) {
     Var ob("ob"), oi("oi"), cb("cb"), ci("ci"), co("co"), group("group"), task("task");
     // Written a few channels at a time, so that the sums and the rows of the result stay in L1 while they are
     // transposed.
@@ -137,14 +140,16 @@ GradWeightLoops tile_grad_weight(const GradWeightStages &s) {
     result.split(s.o, ob, oi, s.out_block, TailStrategy::GuardWithIf)
         .split(s.c, cb, ci, s.tile_channels, TailStrategy::GuardWithIf)
         .split(ci, co, ci, transposed_channels, TailStrategy::GuardWithIf)
-        .split(s.g, s.g, group, groups_of_task(s.out_block), TailStrategy::GuardWithIf)
-        .reorder(s.k, ci, oi, co, group, cb, ob, s.g)
-        .fuse(cb, ob, task)
-        .fuse(task, s.g, task)
-        .parallel(task);
+        .reorder(s.k, ci, oi, co, cb, ob, s.g);
+    const bool several_groups = s.out_block == 1;
+    if (several_groups) {
+        result.split(s.g, s.g, group, groups_of_task, TailStrategy::GuardWithIf)
+            .reorder(s.k, ci, oi, co, group, cb, ob, s.g);
+    }
+    result.fuse(cb, ob, task).fuse(task, s.g, task).parallel(task);
     for (const Expr &condition : s.cases)
         result.specialize(condition);
-    return {LoopLevel(result, task), LoopLevel(result, group)};
+    return {result, several_groups ? group : task};
 }
 
 /// gy(w, ...) turned to run along output channels, block by block.
@@ -153,12 +158,12 @@ void transpose_at(Func transposed, const LoopLevel &level, const Var &w, const V
     transposed.compute_at(level).split(w, w, wi, lanes, TailStrategy::RoundUp).reorder(wi, o, w).vectorize(wi);
 }
 
-/// The input of the float paths, once a tile, in memory of the task.
-void schedule_padded(const GradWeightStages &s, const LoopLevel &level, const LoopLevel &task, int lanes) {
+/// The input of the float paths, once a tile.
+void schedule_padded(const GradWeightStages &s, const LoopLevel &level, int lanes) {
     Func signs = s.signs, padded = s.padded;
     // Positions of 32 share a word.
-    signs.compute_at(level).hoist_storage(task).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
-    padded.compute_at(level).hoist_storage(task).vectorize(s.p, lanes, TailStrategy::RoundUp);
+    signs.compute_at(level).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
+    padded.compute_at(level).vectorize(s.p, lanes, TailStrategy::RoundUp);
     signs.specialize(s.padded_cases.front());
     for (const Expr &condition : s.padded_cases)
         padded.specialize(condition);
@@ -170,8 +175,8 @@ void Cpu::apply(const GradWeightLookupStages &s, const Target &target) const {
     const int lanes = target.natural_vector_size<float>();
     const int bytes = target.natural_vector_size<uint8_t>();
     Func result = s.grad_weight, acc = s.acc;
-    const GradWeightLoops loops = tile_grad_weight(s);
-    acc.compute_at(loops.group).bound_extent(s.o, s.out_block).vectorize(s.o, lanes).unroll(s.o);
+    const LoopLevel level = tile_grad_weight(s);
+    acc.compute_at(level).bound_extent(s.o, s.out_block).vectorize(s.o, lanes).unroll(s.o);
     // Every table row, once in L1, serves all taps and channels of the task.
     acc.update()
         .reorder(s.o, s.tables, s.k, s.c, s.chunk, s.tile, s.sample)
@@ -198,7 +203,7 @@ void Cpu::apply(const GradWeightLookupStages &s, const Target &target) const {
         .parallel(row);
     signs.compute_at(index, row).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
     padded.compute_at(index, row).vectorize(s.p, bytes, TailStrategy::RoundUp);
-    outside.compute_at(loops.group).vectorize(s.o, lanes);
+    outside.compute_at(level).vectorize(s.o, lanes);
     outside.update(0).unscheduled();
     outside.update(1).unscheduled();
 }
@@ -206,8 +211,8 @@ void Cpu::apply(const GradWeightLookupStages &s, const Target &target) const {
 void Cpu::apply(const GradWeightSumStages &s, const Target &target) const {
     const int lanes = target.natural_vector_size<float>();
     Func result = s.grad_weight, acc = s.acc, part = s.part;
-    const GradWeightLoops loops = tile_grad_weight(s);
-    acc.compute_at(loops.group).vectorize(s.o, lanes);
+    const LoopLevel level = tile_grad_weight(s);
+    acc.compute_at(level).vectorize(s.o, lanes);
     Var cb("cb"), ci("ci"), kb("kb"), ki("ki");
     acc.update()
         .split(s.c, cb, ci, s.channel_block, TailStrategy::RoundUp)
@@ -221,15 +226,15 @@ void Cpu::apply(const GradWeightSumStages &s, const Target &target) const {
     part.compute_at(acc, kb).vectorize(s.o, lanes).unroll(s.o).unroll(s.k).unroll(s.c);
     part.update().reorder(s.o, s.k, s.c, s.positions).vectorize(s.o, lanes).unroll(s.o).unroll(s.k).unroll(s.c);
     transpose_at(s.transposed, LoopLevel(acc, s.tile), s.w, s.o, lanes);
-    schedule_padded(s, LoopLevel(acc, s.tile), loops.task, lanes);
+    schedule_padded(s, LoopLevel(acc, s.tile), lanes);
 }
 
 void Cpu::apply(const GradWeightRowStages &s, const Target &target) const {
     const int lanes = target.natural_vector_size<float>();
     Func result = s.grad_weight, acc = s.acc, part = s.part, rows = s.rows, phased = s.phased;
-    const GradWeightLoops loops = tile_grad_weight(s);
+    const LoopLevel level = tile_grad_weight(s);
     Var kb("kb"), ki("ki"), l = part.args()[0];
-    acc.compute_at(loops.group).hoist_storage(loops.task);
+    acc.compute_at(level);
     acc.update()
         .split(s.k, kb, ki, s.tap_block, TailStrategy::RoundUp)
         .reorder(s.lane, ki, kb, s.c, s.o, s.tile, s.sample)
@@ -238,10 +243,9 @@ void Cpu::apply(const GradWeightRowStages &s, const Target &target) const {
         .unroll(ki);
     part.compute_at(acc, kb).vectorize(l, lanes).unroll(l).unroll(s.k);
     part.update().reorder(l, s.k, s.vectors).vectorize(l, lanes).unroll(l).unroll(s.k);
-    rows.compute_at(acc, s.tile).hoist_storage(loops.task).vectorize(s.w, lanes, TailStrategy::RoundUp);
-    schedule_padded(s, LoopLevel(acc, s.tile), loops.task, lanes);
-    if (phased.defined())
-        phased.compute_at(acc, s.tile).hoist_storage(loops.task).vectorize(s.p, lanes, TailStrategy::RoundUp);
+    rows.compute_at(acc, s.tile).vectorize(s.w, lanes, TailStrategy::RoundUp);
+    schedule_padded(s, LoopLevel(acc, s.tile), lanes);
+    if (phased.defined()) phased.compute_at(acc, s.tile).vectorize(s.p, lanes, TailStrategy::RoundUp);
     for (Func table : s.tap_tables)
         table.compute_root();
 }

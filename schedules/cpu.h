@@ -30,10 +30,8 @@ private:
     void schedule_sums(const ForwardStages &s, const Halide::LoopLevel &level, const Halide::Target &target) const;
 };
 
-/// How many groups, one after the other, make a task: of a depthwise layer a row is too short work for one.
-inline int groups_of_task(int channel_block) {
-    return channel_block == 1 ? 8 : 1;
-}
+/// How many groups, one after the other, make a task where a group has one channel: a row is too short work for one.
+constexpr int groups_of_task = 8;
 
 /// Tables of positions p: all entries of one vector of positions together, so that they share the half sums.
 void build_tables(Halide::Func table, const std::vector<Halide::Func> &halves, const Halide::LoopLevel &level,

@@ -16,21 +16,26 @@ bool is_argument(const Func &f, const Var &v) {
     return std::any_of(args.begin(), args.end(), [&](const Var &a) { return a.name() == v.name(); });
 }
 
-/// One task: one batch entry, groups_of_task() groups, tile_width positions. Input stages are private to
-/// a group and stay in L1 or L2. y is left with loops over wi (inside a strip of width_block positions), strip, group
-/// and task, to be reordered with o.
+/// One task: one batch entry, one group or some, tile_width positions. Input stages are private to a group and stay in
+/// L1 or L2. y is left with loops over wi (inside a strip of width_block positions), strip, group and task (the same
+/// loop where a task has one group), to be reordered with o.
 struct Loops {
-    Var tile{"tile"}, strip{"strip"}, wi{"wi"}, group{"group"}, task{"task"};
+    Var tile{"tile"}, strip{"strip"}, wi{"wi"}, task{"task"}, group{task};
 };
 
-/// `o`: what of y lies between the loops over tasks and strips, channels or words of them.
-Loops tile_output(Func y, const OutputStages &s, const Var &o, int task_groups, const Target &target) {
+/// `o`: what of y lies between the loops over tasks and strips, channels or words of them. several_groups: a task has
+/// groups_of_task of them.
+Loops tile_output(Func y, const OutputStages &s, const Var &o, bool several_groups, const Target &target) {
     Loops loops;
     y.split(s.w, loops.tile, s.w, s.tile_width, TailStrategy::GuardWithIf)
         .split(s.w, loops.strip, loops.wi, s.width_block, TailStrategy::GuardWithIf)
-        .split(s.g, s.g, loops.group, task_groups, TailStrategy::GuardWithIf)
-        .reorder(loops.wi, o, loops.strip, loops.group, loops.tile, s.g, s.n)
-        .fuse(loops.tile, s.g, loops.task)
+        .reorder(loops.wi, o, loops.strip, loops.tile, s.g, s.n);
+    if (several_groups) {
+        loops.group = Var("group");
+        y.split(s.g, s.g, loops.group, groups_of_task, TailStrategy::GuardWithIf)
+            .reorder(loops.wi, o, loops.strip, loops.group, loops.tile, s.g, s.n);
+    }
+    y.fuse(loops.tile, s.g, loops.task)
         .fuse(loops.task, s.n, loops.task)
         .parallel(loops.task)
         .vectorize(loops.wi, target.natural_vector_size<float>(), TailStrategy::GuardWithIf);
@@ -116,11 +121,11 @@ void Cpu::schedule_sums(const ForwardStages &s, const LoopLevel &level, const Ta
 
 void Cpu::apply(const ForwardStages &s, const Target &target) const {
     Func y = s.y;
-    const Loops loops = tile_output(y, s, s.o, groups_of_task(s.out_block), target);
+    const Loops loops = tile_output(y, s, s.o, s.out_block == 1, target);
     // The weights of one block of output channels are reused over all strips of a task.
     Var block("block"), oi("oi");
     y.split(s.o, block, oi, s.out_block, TailStrategy::GuardWithIf)
-        .reorder(loops.wi, oi, loops.strip, block, loops.group, loops.task)
+        .reorder(loops.wi, oi, loops.strip, block, loops.group)
         .unroll(oi);
     schedule_input(y, s, loops, target);
 
@@ -144,7 +149,7 @@ void Cpu::apply(const ForwardStages &s, const Target &target) const {
 
 void Cpu::apply(const LookupStages &s, const Target &target) const {
     Func y = s.y;
-    const Loops loops = tile_output(y, s, s.o, 1, target);
+    const Loops loops = tile_output(y, s, s.o, false, target);
     schedule_input(y, s, loops, target);
 
     // Tables are built for one strip and a chunk of channel groups, then serve every output channel while in L1.
@@ -159,9 +164,9 @@ void Cpu::apply(const LookupStages &s, const Target &target) const {
 
 void Cpu::apply(const BitsStages &s, const Target &target) const {
     Func y = s.y, words = s.words;
-    const Loops loops = tile_output(y, s, s.row, 1, target);
+    const Loops loops = tile_output(y, s, s.row, false, target);
     // The weights of 32 channels are reused over all strips of a task.
-    y.reorder(loops.wi, loops.strip, s.row, loops.group, loops.task);
+    y.reorder(loops.wi, loops.strip, s.row, loops.group);
     schedule_input(y, s, loops, target);
     const int lanes = target.natural_vector_size<uint32_t>();
     words.compute_at(y, loops.strip)
