@@ -34,19 +34,26 @@ for package in qconv qconv-static; do
     step cc -std=c99 program.c $(pkg-config --cflags --libs $package) -o program_$package
     step ./program_$package
 done
+step c++ -std=c++20 -fsyntax-only -include qconv/qconv.hpp -include qconv/gpu.hpp -x c++ /dev/null
 step make -s -C link_c QCONV=/usr TARGET=sse41 run size
-step cmake -S consumer -B build -DCONSUMER_TARGETS='host;sse41'
-step cmake --build build
-step ./build/consumer
-step qconvc run --help >/dev/null
+for shared in OFF ON; do
+    step cmake -S consumer -B build_$shared -DCONSUMER_TARGETS='host;sse41' -DCONSUMER_SHARED=$shared
+    step cmake --build build_$shared
+    step ./build_$shared/consumer
+done
 step qconvc verify link_c/layer.json
+step qconvc tune link_c/layer.json --target host --budget 20s --records records.jsonl
+step qconvc compile link_c/layer.json --target host --tuned records.jsonl -o tuned
+step qconvc bench --filter ECG-BNN/block2
 step apt-get install -qq -y ./qconv-inspect_*.deb >/dev/null
 step qconvc inspect kernels/liblayer_sse41.a
 step apt-get remove -qq -y qconv qconv-inspect >/dev/null
-! ls -d /usr/lib/qconv /usr/include/qconv /usr/share/qconv 2>/dev/null
+if ls -d /usr/lib/qconv /usr/include/qconv /usr/share/qconv 2>/dev/null; then exit 1; fi
+printf '\nThe packages work in a clean root.\n'
 EOF
 # The mounts end with the namespace.
 unshare --mount --fork bash -c '
     mount -t proc proc "$1/proc"
+    mount -t devpts devpts "$1/dev/pts"
     cp /etc/resolv.conf "$1/etc/resolv.conf"
     exec chroot "$1" sh /try/user.sh' bash "$root"
