@@ -165,7 +165,6 @@ void compile(const Options &options) {
     write_atomically(scratch.path() / "manifest.json", text);
     compiled.files.push_back({"manifest.json", text.size()});
     std::vector<std::string> names;
-    names.reserve(compiled.files.size());
     for (const OutputFile &file : compiled.files)
         names.push_back(file.name);
     scratch.publish(names);

@@ -39,7 +39,6 @@ struct Quantization {
 
 std::vector<std::string> quantizer_names() {
     std::vector<std::string> names;
-    names.reserve(QCONV_QUANTIZER_KINDS);
     for (int kind = 0; kind < QCONV_QUANTIZER_KINDS; kind++) {
         names.emplace_back(qconv_quantizer_name(static_cast<qconv_quantizer_kind>(kind)));
     }

@@ -14,7 +14,6 @@ namespace qconv::tools {
 
 std::string describe_candidate(const Candidate &candidate) {
     std::vector<std::string> words;
-    words.reserve(candidate.knobs.size() + candidate.row.autoscheduler.params.size());
     for (const auto &[name, value] : candidate.knobs)
         words.push_back(fmt::format("{}={}", name, value));
     for (const auto &[name, value] : candidate.row.autoscheduler.params) {

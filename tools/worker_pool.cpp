@@ -19,8 +19,6 @@
 #include "tools/errors.h"
 #include "tools/files.h"
 
-extern char **environ;
-
 namespace qconv::tools {
 namespace {
 
@@ -77,7 +75,7 @@ std::string death(int status, const std::filesystem::path &log) {
         const char *hint = signal == SIGKILL ? " (out of memory? try --jobs 1)" : "";
         return fmt::format("the compiler process died: {}{}", strsignal(signal), hint);
     }
-    const std::string words = last_words(log);
+    std::string words = last_words(log);
     if (!words.empty()) return words;
     // With the disk full there was no room for last words either.
     constexpr std::uintmax_t kLittle = 1 << 20;

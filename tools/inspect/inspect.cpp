@@ -95,7 +95,6 @@ void analyse(Object &object, const Questions &questions, std::map<std::string, s
     std::unique_ptr<Machine> &machine = machines[object.triple.str()];
     if (!machine) machine = std::make_unique<Machine>(object.triple);
     std::vector<Decoded> functions;
-    functions.reserve(object.functions.size());
     for (const Function &function : object.functions)
         functions.push_back({function.name, machine->decode(function.bytes)});
     count_instructions(functions, object.triple, report);

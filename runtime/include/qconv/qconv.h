@@ -19,7 +19,7 @@
 
 /* What C takes for an enumeration, said to C++, which else may take any value for one that the enumeration has. */
 #ifdef __cplusplus
-#define QCONV_ENUM_TYPE : unsigned
+#define QCONV_ENUM_TYPE : int
 extern "C" {
 #else
 #define QCONV_ENUM_TYPE
