@@ -18,6 +18,7 @@
 
 #include "tools/errors.h"
 #include "tools/files.h"
+#include "tools/isolated.h"
 
 namespace qconv::tools {
 namespace {
@@ -143,7 +144,7 @@ void run_limited(const std::vector<WorkerTask> &tasks, int jobs, const WorkerLim
                 throw EnvironmentError(
                     fmt::format("{}: cannot start {}: {}", task.label, arguments[0], std::strerror(error)));
             }
-            if (limits.memory_bytes > 0) {
+            if (kLimitsAddressSpace && limits.memory_bytes > 0) {
                 const rlimit memory{limits.memory_bytes, limits.memory_bytes};
                 prlimit(one.process, RLIMIT_AS, &memory, nullptr);
             }
