@@ -80,7 +80,8 @@ protected:
 
     /// Splits positions by stride phase, so that neighbouring outputs read neighbouring elements whatever the stride:
     /// phased(q, f, ...) = source(q * stride + f, ...). `rest` are the source's further coordinates.
-    Halide::Func by_phase(Halide::Func source, const std::vector<Halide::Var> &rest, const std::string &name) const {
+    Halide::Func by_phase(const Halide::Func &source, const std::vector<Halide::Var> &rest,
+                          const std::string &name) const {
         Halide::Func phased(name);
         Halide::Var f("f");
         std::vector<Halide::Var> to{p, f};

@@ -148,7 +148,7 @@ protected:
 private:
     /// The words of each output position's window, vector_words a vector: word row * steps() + step, zeros at the end.
     /// by_vector(lane, p, vector, ...), p being the output position.
-    Func by_vector(Func words) {
+    Func by_vector(const Func &words) {
         // Divisions, once a call instead of once a word.
         Func row_of("row_of_word"), column_of("column_of_word"), vectors("words_by_vector");
         Var i("i");

@@ -45,7 +45,7 @@ Loops tile_output(Func y, const OutputStages &s, const Var &o, bool several_grou
 }
 
 /// Input stages run along positions in whole vectors; what they compute beyond the tile is never read.
-void schedule_input(Func y, const OutputStages &s, const Loops &loops, const Target &target) {
+void schedule_input(const Func &y, const OutputStages &s, const Loops &loops, const Target &target) {
     for (Func table : s.tap_tables)
         table.compute_root();
     for (size_t i = 0; i < s.input.size(); i++) {
