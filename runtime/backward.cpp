@@ -10,12 +10,17 @@
 namespace qconv {
 namespace {
 
-// A tensor with the channels of one group and all groups. What a call lacks is null: one element of grad_output stands
-// in (layout.h).
+// In place of a tensor that a call lacks: one element of grad_output (layout.h). Devices have no autoscheduled kernels
+// that would read it.
+const void *stand_in(const CallContext &context, const BackwardInput &input) {
+    return context.device() == nullptr ? input.grad_output : nullptr;
+}
+
+// A tensor with the channels of one group and all groups; null if the call lacks it.
 Buffer x_buffer(CallContext &context, const qconv_layer_config &config, const float *x, const BackwardInput &input) {
     const std::initializer_list<std::int64_t> extents = {input.width, channels_in_group(config), config.groups,
                                                          input.batch};
-    if (x == nullptr) return {context, input.grad_output, float_type, extents, {1, 0, 0, 0}};
+    if (x == nullptr) return {context, stand_in(context, input), float_type, extents, {1, 0, 0, 0}};
     return {context, x, float_type, extents};
 }
 
@@ -23,7 +28,7 @@ Buffer state_buffer(CallContext &context, const qconv_layer_config &config, cons
                     const BackwardInput &input) {
     const std::initializer_list<std::int64_t> extents = {state_words(input.width), 2, channels_in_group(config),
                                                          config.groups, input.batch};
-    if (state == nullptr) return {context, input.grad_output, word_type, extents, {1, 0, 0, 0, 0}};
+    if (state == nullptr) return {context, stand_in(context, input), word_type, extents, {1, 0, 0, 0, 0}};
     return {context, state, word_type, extents};
 }
 
@@ -31,7 +36,7 @@ Buffer weight_buffer(CallContext &context, const qconv_layer_config &config, con
                      const BackwardInput &input) {
     const std::initializer_list<std::int64_t> extents = {config.kernel_size, channels_in_group(config),
                                                          out_in_group(config), config.groups};
-    if (weight == nullptr) return {context, input.grad_output, float_type, extents, {1, 0, 0, 0}};
+    if (weight == nullptr) return {context, stand_in(context, input), float_type, extents, {1, 0, 0, 0}};
     return {context, weight, float_type, extents};
 }
 
