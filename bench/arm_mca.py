@@ -57,7 +57,7 @@ SECTIONS: list[tuple[str, str, list[Row]]] = [
         Row("b1b1_w32x4_c32", "arm64_dotprod", "cnt", 128, None, "any shape"),
         Row("b1b1_w32x4_c32", "arm64_dotprod", "cnt", 128, SHAPE_S1, "256 channels, stride 1"),
         Row("b1b1_w32x4_c32", "arm64_dotprod", "cnt", 128, SHAPE_S2, "256 channels, stride 2"),
-        Row("b1b1_w32x4_c32", "arm64_dotprod", "cnt", 128, (40, 64, 3, 1, 1, 1), "40 channels, of 64 in words"),
+        Row("b1b1_w32x4_c32", "arm64_dotprod", "cnt", 128, (40, 64, 9, 1, 1, 1), "40 channels, of 64 in words, 9 taps"),
         Row("b1b1_w32x4_c8", "arm64_dotprod", "cnt", 128, None, "8 channels and 4 taps a word"),
         Row("b1b1_a2w1_w32x4_c32", "arm64_dotprod", "cnt", 64, None, "2-bit inputs"),
         Row("b1b1_w16x8_c16", "arm64", "cnt", 128, None, "any shape"),
