@@ -129,8 +129,7 @@ protected:
     int group_channels() const { return in_channels.value() / groups.value(); }
     int group_outputs() const { return out_channels.value() / groups.value(); }
 
-    /// For autoschedulers: a tensor [width, channels of a group,
-    /// groups, batch] or any other buffer, by its extents.
+    /// For autoschedulers: a tensor [width, channels of a group, groups, batch] or any other buffer, by its extents.
     template <class Buffer>
     void estimate_buffer(Buffer &buffer, const std::vector<int> &extents) const {
         for (size_t d = 0; d < extents.size(); d++)

@@ -10,8 +10,8 @@
 namespace qconv {
 namespace {
 
-// In place of a tensor that a call lacks: one element of grad_output (layout.h). Devices have no autoscheduled kernels
-// that would read it.
+// In place of a tensor that a call lacks: one element of grad_output (layout.h). On devices nothing: our GPU kernels
+// read no such tensor, and one by an autoscheduler that did would fail when tuning checks it.
 const void *stand_in(const CallContext &context, const BackwardInput &input) {
     return context.device() == nullptr ? input.grad_output : nullptr;
 }

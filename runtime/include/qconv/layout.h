@@ -182,8 +182,9 @@ constexpr int64_t state_words(int64_t width) {
 //   f32f32  float [out_block, T, Og, blocks, groups]: input channel c is (c % out_block) of out_block number
 //           (c / out_block); missing ones are 0; blocks = ceil(Cg / out_block)
 //
-// An operand that a call lacks keeps its extents, with strides 1, 0, 0, ...: one element of any value stands for all.
-// Autoscheduled kernels may read that element, and choose another value then; the others do not.
+// An operand that a call lacks keeps its extents, with strides 1, 0, 0, ...: one element of any value stands for all on
+// the CPU, none on devices. Autoscheduled kernels may read that element, and choose another value then; the others do
+// not.
 enum class Surrogate : int {
     One,       // factor 1; neither x nor the state is needed
     FromState, // factor 1 or 0, plane 1 of the state
