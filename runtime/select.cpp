@@ -21,6 +21,7 @@ constexpr double popcount_bytes =
     8;                             // xor, and, shift, and, two table shuffles, two adds; ARM counts bytes as x86 words
 constexpr double pack_element = 2; // compare, masked or
 constexpr double quantize_element = 6;
+constexpr double levels_as_float = 8;    // quantize_element, and a division
 constexpr double quantize_as_float = 60; // every kind is computed, divisions included, and one kept
 constexpr double join_words = 8;         // load, shift, or, and a loop of its own
 constexpr double place_word = 2;         // load and store, to where the words of a window lie together
@@ -70,7 +71,9 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
     const MixedQuantizer quantizer = input_quantizer(config);
     const bool simple =
         quantizer.mix == 0 && (quantizer.first.kind == QCONV_IDENTITY || input_representation(config).binary());
-    const double input = size.channels * size.columns * (simple ? pack_element : quantize_as_float) / lanes;
+    const bool leveled = quantizer.mix == 0 && quantizer.first.kind == QCONV_INPUTDOREFA;
+    const double element = simple ? pack_element : leveled ? levels_as_float : quantize_as_float;
+    const double input = size.channels * size.columns * element / lanes;
     if (kernel.path == QCONV_PATH_F32F32) {
         const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
         const bool few = kernel.out_block * kernel.width_block < 4 * lanes, wide = kernel.width_block > 2 * lanes;
