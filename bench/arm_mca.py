@@ -54,14 +54,14 @@ ANCHORS = {
 SHAPE_S1, SHAPE_S2 = (256, 256, 3, 1, 1, 1), (256, 256, 3, 2, 1, 1)
 SECTIONS: list[tuple[str, str, list[Row]]] = [
     ("Binary inputs and weights", "b1b1", [
-        Row("b1b1_w32x4_c32", "arm64_dotprod", "udot", 128, None, "any shape"),
-        Row("b1b1_w32x4_c32", "arm64_dotprod", "udot", 128, SHAPE_S1, "256 channels, stride 1"),
-        Row("b1b1_w32x4_c32", "arm64_dotprod", "udot", 128, SHAPE_S2, "256 channels, stride 2"),
-        Row("b1b1_w32x4_c32", "arm64_dotprod", "udot", 128, (40, 64, 3, 1, 1, 1), "40 channels, of 64 in words"),
-        Row("b1b1_w32x4_c8", "arm64_dotprod", "udot", 128, None, "8 channels and 4 taps a word"),
-        Row("b1b1_a2w1_w32x4_c32", "arm64_dotprod", "udot", 64, None, "2-bit inputs"),
-        Row("b1b1_w16x8_c16", "arm64", "uadalp", 128, None, "any shape"),
-        Row("b1b1_w16x8_c16", "arm64", "uadalp", 128, SHAPE_S2, "256 channels, stride 2"),
+        Row("b1b1_w32x4_c32", "arm64_dotprod", "cnt", 128, None, "any shape"),
+        Row("b1b1_w32x4_c32", "arm64_dotprod", "cnt", 128, SHAPE_S1, "256 channels, stride 1"),
+        Row("b1b1_w32x4_c32", "arm64_dotprod", "cnt", 128, SHAPE_S2, "256 channels, stride 2"),
+        Row("b1b1_w32x4_c32", "arm64_dotprod", "cnt", 128, (40, 64, 3, 1, 1, 1), "40 channels, of 64 in words"),
+        Row("b1b1_w32x4_c8", "arm64_dotprod", "cnt", 128, None, "8 channels and 4 taps a word"),
+        Row("b1b1_a2w1_w32x4_c32", "arm64_dotprod", "cnt", 64, None, "2-bit inputs"),
+        Row("b1b1_w16x8_c16", "arm64", "cnt", 128, None, "any shape"),
+        Row("b1b1_w16x8_c16", "arm64", "cnt", 128, SHAPE_S2, "256 channels, stride 2"),
     ]),
     ("Integers", "int8", [
         Row("int8_c4_s1", "arm64_dotprod", "sdot", 16, None, "any shape"),

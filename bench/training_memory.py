@@ -2,7 +2,8 @@
 """Memory of a training step of a binary temporal convolutional network, qconv's layers beside bitorch's.
 
     bench/training_memory.py                            12 layers, 128 channels, 16 recordings of 1000 positions
-    bench/training_memory.py --norm batch               with batch norms, which keep their inputs on both sides
+    bench/training_memory.py --network chain            a convolution after the other
+    bench/training_memory.py --network batch-norm       with batch norms, which keep their inputs on both sides
 
 Two figures a side, each from a process of its own:
     saved   what autograd keeps from the forward pass for the backward pass: the bytes of the distinct storages that
@@ -20,6 +21,11 @@ from pathlib import Path
 from peers import add_environment_options, enter_venv, find_qconv
 
 KERNEL_SIZE = 3
+NETWORKS = {
+    "chain": "every convolution feeds the next",
+    "residual": "h + factor * convolution(h)",
+    "batch-norm": "h + norm(convolution(h))",
+}
 
 
 def arguments():
@@ -28,8 +34,8 @@ def arguments():
     p.add_argument("--channels", type=int, default=128)
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--width", type=int, default=1000)
-    p.add_argument("--norm", choices=["scale", "batch"], default="scale",
-                   help="between convolution and residual sum: a constant factor, or a batch norm (default scale)")
+    p.add_argument("--network", choices=NETWORKS, default="residual",
+                   help="; ".join(f"{name}: {what}" for name, what in NETWORKS.items()) + " (default residual)")
     p.add_argument("--output", type=Path, help="also write the figures to this .json")
     p.add_argument("--side", choices=["qconv", "bitorch"], help=argparse.SUPPRESS)  # the process of one side
     add_environment_options(p)
@@ -37,25 +43,29 @@ def arguments():
 
 
 def network(a):
+    import torch
     from torch import nn
     if a.side == "qconv":
         from qconv import QConv1d
     else:
         from bitorch.layers import QConv1d
 
-    class Residual(nn.Module):
+    class Block(nn.Module):
         def __init__(self, dilation):
             super().__init__()
             self.conv = QConv1d(a.channels, a.channels, KERNEL_SIZE, padding="same", dilation=dilation,
                                 gradient_cancellation_threshold=1.0)
-            self.norm = nn.BatchNorm1d(a.channels) if a.norm == "batch" else None
+            self.norm = nn.BatchNorm1d(a.channels) if a.network == "batch-norm" else None
             self.scale = (a.channels * KERNEL_SIZE) ** -0.5
 
         def forward(self, h):
-            y = self.conv(h)
-            return h + (y * self.scale if self.norm is None else self.norm(y))
+            if a.network == "chain":
+                return self.conv(h)
+            if a.network == "residual":
+                return torch.add(h, self.conv(h), alpha=self.scale)  # keeps no product beside the sum
+            return h + self.norm(self.conv(h))
 
-    return nn.Sequential(*(Residual(2 ** (i % 6)) for i in range(a.layers)))
+    return nn.Sequential(*(Block(2 ** (i % 6)) for i in range(a.layers)))
 
 
 def resident(field):
@@ -114,8 +124,7 @@ def main():
         if run.returncode:
             raise SystemExit(f"training_memory.py: {side} failed:\n{run.stderr}")
         results[side] = json.loads(run.stdout)
-    norm = "batch norms" if a.norm == "batch" else "a constant factor after each"
-    print(f"{a.layers} layers of {a.channels} channels, K {KERNEL_SIZE}, {norm}, batch {a.batch}, width {a.width}; "
+    print(f"{a.layers} layers of {a.channels} channels, K {KERNEL_SIZE}, {NETWORKS[a.network]}, batch {a.batch}, width {a.width}; "
           f"one activation in float32 is {results['qconv']['activation'] / 1e6:.1f} MB\n")
     print(f"| | saved for backward, MB | peak of the process, MB |\n|---|---:|---:|")
     for side, r in results.items():

@@ -14,7 +14,8 @@ add_library(qconv_flags INTERFACE)
 target_compile_options(qconv_flags INTERFACE
     -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor -Woverloaded-virtual
     $<$<BOOL:${QCONV_WARNINGS_AS_ERRORS}>:-Werror>)
-# Kernels are instrumented too: QCONV_KERNEL_SANITIZER is Halide's name of the sanitizer.
+# Kernels are instrumented too, and Halide's runtime tells the thread sanitizer of its locks: QCONV_KERNEL_SANITIZER is
+# Halide's name of the sanitizer.
 set(QCONV_KERNEL_SANITIZER)
 if(QCONV_SANITIZE STREQUAL "address")
     # The vptr check needs run-time type information, which libHalide is built without.

@@ -52,7 +52,7 @@ function(qconv_add_halide_runtime name target)
     qconv_makers(makers tools/emit)
     add_custom_command(
         OUTPUT "${object}"
-        COMMAND qconvc-emit runtime --target ${target} --output "${object}"
+        COMMAND qconvc-emit runtime --target ${target} --output "${object}" ${QCONV_KERNEL_SANITIZER}
         DEPENDS ${makers}
         COMMENT "Emitting the Halide runtime for ${target}"
         VERBATIM)

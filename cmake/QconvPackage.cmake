@@ -22,6 +22,8 @@ set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
 set(CPACK_DEBIAN_QCONV_PACKAGE_NAME qconv)
 set(CPACK_DEBIAN_QCONV_PACKAGE_SECTION libdevel)
+# What is installed is linked by a C or C++ compiler, found by pkg-config or CMake: apt brings them along, unless told not to.
+set(CPACK_DEBIAN_QCONV_PACKAGE_RECOMMENDS "g++ | c++-compiler, pkgconf | pkg-config, cmake (>= 3.20), make | ninja-build")
 set(CPACK_DEBIAN_QCONV_PACKAGE_SUGGESTS qconv-inspect)
 set(CPACK_COMPONENT_QCONV_DESCRIPTION
     "Compiles quantized 1-D convolution layers into static libraries: the compiler qconvc, the runtime as a shared and as\n\

@@ -80,7 +80,8 @@ protected:
 
     /// Splits positions by stride phase, so that neighbouring outputs read neighbouring elements whatever the stride:
     /// phased(q, f, ...) = source(q * stride + f, ...). `rest` are the source's further coordinates.
-    Halide::Func by_phase(Halide::Func source, const std::vector<Halide::Var> &rest, const std::string &name) const {
+    Halide::Func by_phase(const Halide::Func &source, const std::vector<Halide::Var> &rest,
+                          const std::string &name) const {
         Halide::Func phased(name);
         Halide::Var f("f");
         std::vector<Halide::Var> to{p, f};
@@ -115,22 +116,37 @@ protected:
         return to;
     }
 
+    /// The last index in a dimension of an operand that a call may lack. Our schedules read it only where it is there;
+    /// an autoscheduled kernel evaluates every case, then chooses, and may read the one element that stands in
+    /// (layout.h).
+    Expr last_index(const Expr &extent, const Expr &is_there) const {
+        return this->using_autoscheduler() ? Halide::select(is_there, extent - 1, 0) : extent - 1;
+    }
+
     /// ceil_div of sizes that a kernel takes as int32.
     static int blocks(int64_t count, int64_t block) { return static_cast<int>(ceil_div(count, block)); }
     /// Sizes of one group.
     int group_channels() const { return in_channels.value() / groups.value(); }
     int group_outputs() const { return out_channels.value() / groups.value(); }
 
-    /// For autoschedulers: a tensor [width, channels of a group, groups, batch] or any other buffer, by its extents.
+    /// For autoschedulers: a tensor [width, channels of a group,
+    /// groups, batch] or any other buffer, by its extents.
     template <class Buffer>
     void estimate_buffer(Buffer &buffer, const std::vector<int> &extents) const {
         for (size_t d = 0; d < extents.size(); d++)
             buffer.dim(static_cast<int>(d)).set_estimate(0, extents[d]);
     }
+
     template <class Scalar, class Value>
     static void estimate_scalars(std::initializer_list<Scalar *> scalars, Value value) {
         for (Scalar *scalar : scalars)
             scalar->set_estimate(value);
+    }
+    /// Scalars that choose between operands. Adams2019 wants an estimate of every scalar. Mullapudi2016 puts estimates
+    /// into the expressions, and fails a check of its own when it comes to a stage that is not used then.
+    template <class Scalar>
+    void estimate_switches(std::initializer_list<Scalar *> switches, int value) {
+        if (this->context().autoscheduler_params().name != "Mullapudi2016") estimate_scalars(switches, value);
     }
 
     /// Buffers start at 0; a tensor's channels and groups are known in a specialised kernel. `channels` of the layer.

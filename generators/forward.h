@@ -150,7 +150,9 @@ protected:
         edge_right.set_estimate(out - 1);
         this->estimate_scalars({&pad_left, &pad_level, &next}, 0);
         this->estimate_scalars({&edge_left, &dot_factor, &window_factor, &quantizer}, 1);
-        this->estimate_scalars({&pad_delta, &mix}, 0.0f);
+        this->estimate_scalars({&mix}, 0.0f);
+        // Not 0, which would leave out a stage: see estimate_switches().
+        this->estimate_scalars({&pad_delta}, 1.0f);
         this->estimate_scalars({&scale, &pad_value, &levels, &divisor, &next_levels, &next_divisor}, 1.0f);
     }
     int out_blocks() const { return this->blocks(this->group_outputs(), this->out_block); }

@@ -30,7 +30,7 @@ public:
         build_sums();
         define_output(
             [&](const Expr &, const std::vector<Expr> &sums) {
-                return scale * cast<float>(offset(o, g) - 2 * disagreeing(sums));
+                return scale * cast<float>(sum_results ? acc(sums) : offset(o, g) - 2 * disagreeing(sums));
             },
             true);
     }
@@ -94,7 +94,8 @@ private:
             const Expr padding = select(((pad_level >> plane) & 1) != 0, narrow.max(), make_zero(narrow));
             const Expr real = mask(channels() - row * s - pass * together, narrow) &
                               make_const(narrow, (uint64_t{1} << together) - 1);
-            return select(likely(inside(p)), terms[0], padding) & real;
+            const Expr word = select(likely(inside(p)), terms[0], padding);
+            return (sum_results ? ~word : word) & real;
         };
         Func joined("words_" + std::to_string(s));
         if (passes == 1) {
@@ -132,8 +133,9 @@ private:
             inserted = inserted | (part & ((real & places(begin, end)) << shift));
         }
         const Expr all = (real & places(0, count)) << shift;
-        const Expr padding = select((pad_level & 1) != 0, all, none);
-        return select(likely(inside(p)), inserted ^ select(strict, none, all), padding);
+        const Expr high = sum_results ? none : all, low = sum_results ? all : none; // of values that are 1, or 0
+        const Expr padding = select((pad_level & 1) != 0, high, low);
+        return select(likely(inside(p)), inserted ^ select(strict, low, high), padding);
     }
 };
 

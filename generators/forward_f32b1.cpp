@@ -2,6 +2,7 @@
 // holds, at each position, the 2^G signed sums of those channels; each output channel and tap then adds the one entry
 // that its G weight bits choose: G multiply-accumulates an addition.
 #include "forward.h"
+#include "lookup.h"
 
 namespace qconv {
 namespace {
@@ -17,7 +18,14 @@ public:
         describe_buffers({tables});
         input.push_back(float_input());
         if (!is_unit_stride()) input.push_back(by_phase(input.back(), {c, g, n}, "padded_by_phase"));
-        build_table();
+        std::vector<Var> at{p};
+        if (!is_unit_stride()) at.emplace_back("f");
+        Var q("q"); // group of channels
+        lookup = build_table(table_channels, at, j, {q, g, n}, [&](int b) {
+            std::vector<Expr> value(at.begin(), at.end());
+            value.insert(value.end(), {Expr(q * table_channels + b), Expr(g), Expr(n)});
+            return input.back()(value);
+        });
 
         // part sums the tables in use at once over the taps; acc sums the chunks of tables.
         Var z("z");
@@ -26,7 +34,7 @@ public:
         const Expr bits = cast<int32_t>(weight(r.y, r.x, o, z, g));
         const Expr entry = unsafe_promise_clamped(bits, 0, (1 << table_channels) - 1);
         part(w, o, g, n, z) = 0.0f;
-        part(w, o, g, n, z) += table(reach(w, r.x, dilation(), kernel_size(), {entry, z * tables + r.y, g, n}));
+        part(w, o, g, n, z) += lookup.table(reach(w, r.x, dilation(), kernel_size(), {entry, z * tables + r.y, g, n}));
 
         const int chunk_channels = tables.value() * table_channels.value();
         RDom chunk(0, (channels() + (chunk_channels - 1)) / chunk_channels, "chunk");
@@ -44,7 +52,7 @@ public:
         schedules::LookupStages stages;
         fill(stages, input, float_input_cases());
         stages.phased = is_unit_stride() ? Func() : input.back();
-        stages.halves = halves, stages.table = table, stages.entry = j;
+        stages.halves = lookup.halves, stages.table = lookup.table, stages.entry = j;
         stages.table_entries = 1 << table_channels;
         stages.part = part, stages.taps = taps, stages.tables = rows;
         stages.acc = acc, stages.chunks = chunks;
@@ -52,39 +60,11 @@ public:
     }
 
 private:
-    std::vector<Func> input, halves;
-    Func table{"table"}, part{"part"}, acc{"acc"};
+    std::vector<Func> input;
+    LookupTable lookup;
+    Func part{"part"}, acc{"acc"};
     RVar taps, rows, chunks;
     Var j{"j"}; // entry of a table
-
-    /// table(p [, f], j, group of channels, g, n): bit b of j set adds channel b of the group, clear subtracts it. The
-    /// sums of both halves of the channels come first, so that an entry costs one addition.
-    void build_table() {
-        Var q("q"), f("f");
-        std::vector<Var> args{p};
-        if (!is_unit_stride()) args.push_back(f);
-        std::vector<Expr> at(args.begin(), args.end());
-        const auto with = [](auto list, const auto &...more) {
-            (list.push_back(more), ...);
-            return list;
-        };
-        const auto half = [&](const std::string &name, int from, int count) {
-            Func sums(name);
-            Expr sum;
-            for (int b = 0; b < count; b++) {
-                const Expr v = input.back()(with(at, Expr(q * table_channels + (from + b)), Expr(g), Expr(n)));
-                const Expr term = select(((j >> b) & 1) != 0, v, -v);
-                sum = sum.defined() ? sum + term : term;
-            }
-            sums(with(args, j, q, g, n)) = sum;
-            halves.push_back(sums);
-            return sums;
-        };
-        const int low_bits = table_channels / 2;
-        Func low = half("low", 0, low_bits), high = half("high", low_bits, table_channels - low_bits);
-        table(with(args, j, q, g, n)) = low(with(at, Expr(j & ((1 << low_bits) - 1)), Expr(q), Expr(g), Expr(n))) +
-                                        high(with(at, Expr(j >> low_bits), Expr(q), Expr(g), Expr(n)));
-    }
 };
 
 } // namespace

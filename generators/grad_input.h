@@ -144,8 +144,8 @@ protected:
         stride_in.set_estimate(step);
         tile_width.set_estimate(columns);
         shift_min.set_estimate(-reach);
-        this->estimate_scalars({&shift_max, &next}, 0);
-        this->estimate_scalars({&factor_kind, &quantizer}, 1);
+        shift_max.set_estimate(0);
+        this->estimate_switches({&factor_kind, &quantizer, &next}, 1);
         this->estimate_scalars({&mix}, 0.0f);
         this->estimate_scalars({&threshold, &beta, &next_beta}, 1.0f);
     }
@@ -176,14 +176,16 @@ private:
     void define_factor() {
         using namespace Halide;
         const auto mask = [&](const Expr &at) {
-            const Expr word = state(clamp(at / 32, 0, state.dim(0).extent() - 1), 1, c, g, n);
+            const Expr word =
+                state(clamp(at / 32, 0, this->last_index(state.dim(0).extent(), from_state())), 1, c, g, n);
             return (word >> cast<uint32_t>(at % 32)) & 1u;
         };
         passes(i, c, g, n) = select(from_state(), cast<uint8_t>(mask(i)), cast<uint8_t>(0));
 
         const Expr at = column * stride() + phase;
         const Expr bit = this->is_unit_stride() ? cast<uint32_t>(passes(column, c, g, n)) : mask(at);
-        const Expr v = x(clamp(likely(at), 0, width() - 1), c, g, n);
+        const Expr from_x = factor_kind == int(Surrogate::FromInput);
+        const Expr v = x(clamp(likely(at), 0, this->last_index(width(), from_x)), c, g, n);
         const Expr first = quantizers::gradient(quantizer, v, beta);
         const Expr second = quantizers::gradient(next, v, next_beta);
         const Expr mixed = select(mix == 0.0f, first, second * mix + first * (1.0f - mix));

@@ -68,7 +68,10 @@ protected:
 
     Expr inside(const Expr &at) const { return at >= pad_left && at < pad_left + width(); }
     /// The position of x nearest to padded position `at`.
-    Expr position(const Expr &at) const { return Halide::clamp(Halide::likely(at - pad_left), 0, width() - 1); }
+    Expr position(const Expr &at) const { return position(at, width() - 1); }
+    Expr position(const Expr &at, const Expr &last) const {
+        return Halide::clamp(Halide::likely(at - pad_left), 0, last);
+    }
 
     /// gy with its tail filled up by zeros, so that whole blocks of positions and outputs may be summed.
     Expr gradient(const Expr &at, const Expr &output) const {
@@ -82,8 +85,8 @@ protected:
     /// signs(i, c, g, n): 1 where x was +1, else 0.
     Halide::Func unpack_signs() const {
         Halide::Func signs("signs");
-        const Expr word =
-            state(Halide::clamp(p / 32, 0, state.dim(0).extent() - 1), 0, Halide::min(c, channels() - 1), g, n);
+        const Expr word = state(Halide::clamp(p / 32, 0, this->last_index(state.dim(0).extent(), from_state())), 0,
+                                Halide::min(c, channels() - 1), g, n);
         // The float paths come here with an input instead of a state too: the words are then not read.
         signs(p, c, g, n) =
             Halide::select(from_state(), Halide::cast<uint8_t>((word >> Halide::cast<uint32_t>(p % 32)) & 1u),
@@ -95,7 +98,7 @@ protected:
     Halide::Func float_input(const Halide::Func &signs) const {
         using Halide::select;
         const Expr channel = Halide::min(c, channels() - 1);
-        const Expr v = x(position(p), channel, g, n);
+        const Expr v = x(position(p, this->last_index(width(), !from_state())), channel, g, n);
         const Expr first = quantizers::forward(quantizer, v, levels, divisor);
         const Expr second = quantizers::forward(next, v, next_levels, next_divisor);
         const Expr mixed = select(mix == 0.0f, first, second * mix + first * (1.0f - mix));
@@ -113,7 +116,8 @@ protected:
 
     /// The derivative of the weight quantizer at weight (k, c, o, g).
     Expr surrogate() const {
-        const Expr v = weight(k, c, o, g);
+        const Expr last = this->last_index(kernel_size(), !needs_no_weight());
+        const Expr v = weight(this->using_autoscheduler() ? Halide::min(k, last) : Expr(k), c, o, g);
         const Expr first = quantizers::gradient(weight_quantizer, v, weight_beta);
         const Expr second = quantizers::gradient(weight_next, v, weight_next_beta);
         const Expr mixed = Halide::select(weight_mix == 0.0f, first, second * weight_mix + first * (1.0f - weight_mix));
@@ -145,11 +149,12 @@ protected:
         dilation_in.set_estimate(int(this->dilation_by));
         tile_width.set_estimate(tile);
         tile_channels.set_estimate(channels_of_group);
+        edge_left.set_estimate(1);
         edge_right.set_estimate(out - 1);
-        this->estimate_scalars({&pad_left, &next, &weight_factor, &weight_next}, 0);
-        this->estimate_scalars({&edge_left, &source, &quantizer, &weight_quantizer}, 1);
-        this->estimate_scalars({&pad_delta, &mix, &weight_mix}, 0.0f);
-        this->estimate_scalars({&pad_value, &levels, &divisor, &next_levels, &next_divisor}, 1.0f);
+        pad_left.set_estimate(0);
+        this->estimate_switches({&source, &quantizer, &next, &weight_factor, &weight_quantizer, &weight_next}, 1);
+        this->estimate_scalars({&mix, &weight_mix}, 0.0f);
+        this->estimate_scalars({&pad_delta, &pad_value, &levels, &divisor, &next_levels, &next_divisor}, 1.0f);
         this->estimate_scalars({&weight_beta, &weight_next_beta}, 1.0f);
     }
     /// The widest whole tile within an estimated row.

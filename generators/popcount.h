@@ -32,10 +32,13 @@ public:
     Halide::GeneratorParam<int> input_planes{"input_planes", 1};
     Halide::GeneratorParam<int> weight_planes{"weight_planes", 1};
     /// Most words summed in 8-bit counters before they are widened: 255 / word_bits for words of 8 bits, 0: 32-bit
-    /// sums.
+    /// sums. With vector_words, most vectors, of which four counters of one byte each still fit a byte: 7.
     Halide::GeneratorParam<int> count_limit{"count_limit", 0};
     /// Above 1: vectors hold so many words of one position's window, in place of the words of neighbouring positions.
     Halide::GeneratorParam<int> vector_words{"vector_words", 1};
+    /// With count_limit and vector_words, for targets whose dot product takes the factor 2 for nothing: acc is the
+    /// result in units of the scale, agreements counted twice: the words of x are inverted.
+    Halide::GeneratorParam<bool> sum_results{"sum_results", false};
     /// Count through a running carry-save adder: two words and the sum so far make one word to count. One plane only.
     Halide::GeneratorParam<bool> carry_save{"carry_save", false};
 
@@ -44,6 +47,7 @@ protected:
     Func acc{"acc"}, weights, partial, counts;
     RVar taps, rows, lanes, count_taps, count_rows;
     std::vector<schedules::Sums> more_sums;
+    schedules::ByteSums byte_sums;
     Var row{"row"}, plane{"plane"}, lane{"lane"}, vector{"vector"};
 
     int word_taps() const { return word_bits.value() / word_channels.value(); }
@@ -95,7 +99,7 @@ protected:
     /// The sums of all words: disagreeing() makes the differing bits of them.
     void build_sums() {
         if (carry_save) return build_carry_save_sums();
-        if (vector_words > 1) return build_vector_sums();
+        if (vector_words > 1) return count_limit > 0 ? build_byte_sums() : build_vector_sums();
         Var k("k");
         weights = Func("weights");
         weights(o, k, row, plane, g) = weight(o % out_block, k, row, plane, o / out_block, g);
@@ -142,13 +146,14 @@ protected:
         stages.acc = acc, stages.taps = taps, stages.rows = rows, stages.weights = weights;
         stages.more_sums = more_sums;
         stages.partial = partial, stages.lane = lane, stages.lanes = lanes, stages.vector_words = vector_words;
+        stages.byte_sums = byte_sums;
         stages.counts = counts, stages.count_taps = count_taps, stages.count_rows = count_rows;
     }
 
 private:
     /// The words of each output position's window, vector_words a vector: word row * steps() + step, zeros at the end.
     /// by_vector(lane, p, vector, ...), p being the output position.
-    Func by_vector(Func words) {
+    Func by_vector(const Func &words) {
         // Divisions, once a call instead of once a word.
         Func row_of("row_of_word"), column_of("column_of_word"), vectors("words_by_vector");
         Var i("i");
@@ -167,6 +172,7 @@ private:
         return vectors;
     }
     Expr window_words() const { return steps() * word_rows(); }
+    Expr window_vectors() const { return (window_words() + (vector_words - 1)) / int(vector_words); }
 
     /// The disagreeing bits of one word pair, weighted 2^(i + j), summed over the planes i of x and j of the weight.
     Expr disagreements(const Expr &step, const Expr &channel_row, const Type &type) {
@@ -217,11 +223,55 @@ private:
         more_sums.erase(more_sums.begin());
     }
 
+    /// One plane, counted byte by byte in chunks of vectors: the first vector of a chunk needs no counter set to 0, and
+    /// counters are added up four to one while they are bytes, so that a chunk costs no more than its counts.
+    void build_byte_sums() {
+        schedules::ByteSums &s = byte_sums;
+        const int most = count_limit, bytes = word_bits / 8;
+        const Var &byte = s.byte;
+        s.bytes = bytes * vector_words;
+        Var v("v"), chunk("chunk");
+        const auto differing = [&](std::vector<Func> &operands, const Expr &at) {
+            const Expr bit = 8 * (byte % bytes);
+            Func x_bytes("x_bytes"), weight_bytes("weight_bytes");
+            x_bytes(byte, w, v, g, n) = Halide::extract_bits<uint8_t>(input.back()(byte / bytes, w, v, 0, g, n), bit);
+            weight_bytes(byte, o, v, g) =
+                Halide::extract_bits<uint8_t>(weight(byte / bytes, o % out_block, v, 0, o / out_block, g), bit);
+            operands = {x_bytes, weight_bytes};
+            return Halide::cast<uint8_t>(popcount(x_bytes(byte, w, at, g, n) ^ weight_bytes(byte, o, at, g)));
+        };
+        RDom r(1, most - 1, "r"), all(0, 4, 0, (window_vectors() + (most - 1)) / most, "all");
+        r.where(chunk * most + r < window_vectors());
+        s.counts(byte, w, o, g, n, chunk) = differing(s.first, chunk * most);
+        // The bound that the condition implies, said so that no words beyond are packed.
+        s.counts(byte, w, o, g, n, chunk) += differing(s.next, Halide::min(chunk * most + r, window_vectors() - 1));
+        s.vectors = r;
+        Func whole = s.counts;
+        for (const char *name : {"pairs", "quads"}) {
+            Func halved(name);
+            RDom pair(0, 2, "pair");
+            halved(byte, w, o, g, n, chunk) = Halide::cast<uint8_t>(0);
+            halved(byte, w, o, g, n, chunk) += whole(2 * byte + pair, w, o, g, n, chunk);
+            s.halved.push_back(halved), s.pairs.push_back(pair);
+            whole = halved;
+        }
+        Expr sum = whole(all.x, w, o, g, n, all.y);
+        if (sum_results) {
+            Func two("two"); // from memory: a constant would become a shift, and the dot product be lost
+            two() = Halide::cast<uint8_t>(2);
+            tap_tables.push_back(two);
+            sum = Halide::cast<uint16_t>(sum) * Halide::cast<uint16_t>(two());
+        }
+        acc(w, o, g, n) = sum_results ? this->offset(o, g) - 2 * channels() * kernel_size() : Expr(0);
+        acc(w, o, g, n) += Halide::cast<int32_t>(sum);
+        lanes = all.x, taps = all.y;
+    }
+
     /// Planes from the most significant sum on, doubling in between: no step of the inner loop shifts.
     void build_vector_sums() {
         const int words = vector_words, x_planes = input_planes, w_planes = weight_planes,
                   top = x_planes + w_planes - 2;
-        RDom r(0, (window_words() + (words - 1)) / words, "r"), each(0, words, "each");
+        RDom r(0, window_vectors(), "r"), each(0, words, "each");
         taps = r, lanes = each;
         partial = Func("partial");
         partial(lane, w, o, g, n) = Halide::Internal::make_zero(Halide::UInt(word_bits));

@@ -10,15 +10,29 @@
 namespace qconv {
 namespace {
 
-// One sample of a tensor with the channels of one group and all groups.
-Buffer x_buffer(CallContext &context, const qconv_layer_config &config, const float *x, std::int64_t width,
-                std::int64_t batch) {
-    return {context, x, float_type, {width, channels_in_group(config), config.groups, batch}};
+// A tensor with the channels of one group and all groups. What a call lacks is null: one element of grad_output stands
+// in (layout.h).
+Buffer x_buffer(CallContext &context, const qconv_layer_config &config, const float *x, const BackwardInput &input) {
+    const std::initializer_list<std::int64_t> extents = {input.width, channels_in_group(config), config.groups,
+                                                         input.batch};
+    if (x == nullptr) return {context, input.grad_output, float_type, extents, {1, 0, 0, 0}};
+    return {context, x, float_type, extents};
 }
 
 Buffer state_buffer(CallContext &context, const qconv_layer_config &config, const std::uint32_t *state,
-                    std::int64_t width, std::int64_t batch) {
-    return {context, state, word_type, {state_words(width), 2, channels_in_group(config), config.groups, batch}};
+                    const BackwardInput &input) {
+    const std::initializer_list<std::int64_t> extents = {state_words(input.width), 2, channels_in_group(config),
+                                                         config.groups, input.batch};
+    if (state == nullptr) return {context, input.grad_output, word_type, extents, {1, 0, 0, 0, 0}};
+    return {context, state, word_type, extents};
+}
+
+Buffer weight_buffer(CallContext &context, const qconv_layer_config &config, const float *weight,
+                     const BackwardInput &input) {
+    const std::initializer_list<std::int64_t> extents = {config.kernel_size, channels_in_group(config),
+                                                         out_in_group(config), config.groups};
+    if (weight == nullptr) return {context, input.grad_output, float_type, extents, {1, 0, 0, 0}};
+    return {context, weight, float_type, extents};
 }
 
 Buffer grad_output_buffer(CallContext &context, const qconv_layer_config &config, const BackwardInput &input) {
@@ -48,9 +62,8 @@ void call_grad_input(const qconv_kernel &kernel, const qconv_layer_config &confi
     Buffer floats(context, packed_weight, float_type, {kernel.out_block, taps, outputs, packed.blocks, config.groups});
     Buffer shift(context, packed.taps.shift.data(), int_type, {taps});
     Buffer phase_start(context, packed.taps.phase_start.data(), int_type, {config.stride + 1});
-    Buffer x = x_buffer(context, config, factor == Surrogate::FromInput ? input.x : nullptr, input.width, input.batch);
-    Buffer state =
-        state_buffer(context, config, factor == Surrogate::FromState ? input.state : nullptr, input.width, input.batch);
+    Buffer x = x_buffer(context, config, factor == Surrogate::FromInput ? input.x : nullptr, input);
+    Buffer state = state_buffer(context, config, factor == Surrogate::FromState ? input.state : nullptr, input);
     const std::int64_t width = input.width;
     const std::int64_t stride = config.stride;
     Buffer result(context, grad_input, float_type,
@@ -84,15 +97,11 @@ void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &conf
     // A lookup kernel pads with -1 and mends what that differs by.
     const float pad_delta = lookup ? config.pad_value + 1.0F : 0.0F;
     const Edges edges = edge_columns(config, input.width, plan.width_out, pad_delta);
-    const auto weight_buffer = [&](const float *weight) {
-        return Buffer(context, weight, float_type,
-                      {taps, channels_in_group(config), out_in_group(config), config.groups});
-    };
     Buffer grad_output = grad_output_buffer(context, config, input);
-    Buffer x = x_buffer(context, config, from_state ? nullptr : input.x, input.width, input.batch);
-    Buffer state = state_buffer(context, config, from_state ? input.state : nullptr, input.width, input.batch);
-    Buffer weight = weight_buffer(extra.weight);
-    Buffer result = weight_buffer(grad_weight);
+    Buffer x = x_buffer(context, config, from_state ? nullptr : input.x, input);
+    Buffer state = state_buffer(context, config, from_state ? input.state : nullptr, input);
+    Buffer weight = weight_buffer(context, config, extra.weight, input);
+    Buffer result = weight_buffer(context, config, grad_weight, input);
 
     Arguments<GradWeightArg> arguments(context);
     arguments.set(GradWeightArg::GradOutput, grad_output);

@@ -23,7 +23,6 @@ using CudaGetStream = int (*)(void *, void *, void **);
 [[gnu::weak]] CudaGetStream halide_set_cuda_get_stream(CudaGetStream handler);
 
 // Halide's runtime calls these; their definitions here take the place of its own, which are weak.
-bool halide_can_reuse_device_allocations(void *user_context);
 void *halide_cuda_get_symbol(void *user_context, const char *name);
 int halide_acquire_cl_context(void *user_context, void **context, void **queue, bool create);
 int halide_release_cl_context(void *user_context);
@@ -253,7 +252,8 @@ bool ScratchScope::release(std::uint64_t address) {
     if (place == taken_.end()) return false;
     *place = 0;
     const Device::Allocator &allocator = call_->device->allocator();
-    allocator.release(reinterpret_cast<void *>(address), call_->stream, allocator.context);
+    void *const memory = reinterpret_cast<void *>(address); // NOLINT(performance-no-int-to-ptr): it came as a pointer
+    allocator.release(memory, call_->stream, allocator.context);
     return true;
 }
 

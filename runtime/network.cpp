@@ -103,7 +103,7 @@ std::int64_t qconv_network::width_out(std::int64_t width) const {
 std::int64_t qconv_network::largest_tensor(std::int64_t width) const {
     std::int64_t elements = layers_.front().config().in_channels * width;
     std::int64_t at = width;
-    for (const qconv::NetworkLayer &layer : layers_) {
+    for (const qconv::NetworkStage &layer : layers_) {
         at = qconv::width_out(layer.config(), at);
         elements = std::max(elements, layer.config().out_channels * at);
     }
@@ -123,7 +123,7 @@ qconv_network::Layout qconv_network::layout_of(qconv::CallSize size) const {
         result.scratch = qconv::ToBitsPlan(size.batch, channels, size.width, size.threads).workspace();
     }
     for (std::size_t i = 0; i < layers_.size(); ++i) {
-        const qconv::NetworkLayer &layer = layers_[i];
+        const qconv::NetworkStage &layer = layers_[i];
         result.floats = std::max(result.floats, layer.float_bytes(size));
         result.scratch = std::max(result.scratch, layer.scratch_bytes(size));
         if (i + 1 == layers_.size()) break;

@@ -25,11 +25,11 @@ struct CallSize {
 };
 
 /// One layer of a network: from floats, by a qconv_layer, or from packed signs; to either.
-class NetworkLayer {
+class NetworkStage {
 public:
     /// The layer's description, checked. from_bits: that packed signs enter it. next: the layer after, where packed
     /// signs leave it, else NULL.
-    NetworkLayer(const qconv_network_layer &layer, bool from_bits, const qconv_layer_config *next);
+    NetworkStage(const qconv_network_layer &layer, bool from_bits, const qconv_layer_config *next);
 
     const qconv_layer_config &config() const { return config_; }
     bool from_bits() const { return from_bits_; }
@@ -87,7 +87,7 @@ private:
     /// Throws when a kernel could not index a tensor of one sample; else the elements of the largest.
     std::int64_t largest_tensor(std::int64_t width) const;
 
-    std::vector<qconv::NetworkLayer> layers_;
+    std::vector<qconv::NetworkStage> layers_;
     bool whole_batch_ = false; // an input quantizer needs to see all of its tensor
     // Where packed signs enter the first layer.
     const qconv_kernel *to_bits_ = nullptr;

@@ -42,7 +42,7 @@ std::size_t sign_bytes(std::int64_t batch, std::int64_t channels, std::int64_t w
     return static_cast<std::size_t>(batch * sign_words(channels) * width) * sizeof(std::uint32_t);
 }
 
-NetworkLayer::NetworkLayer(const qconv_network_layer &layer, bool from_bits, const qconv_layer_config *next)
+NetworkStage::NetworkStage(const qconv_network_layer &layer, bool from_bits, const qconv_layer_config *next)
     : config_(layer.config), from_bits_(from_bits) {
     const Affine affine = affine_of(layer);
     check_affine(affine);
@@ -78,21 +78,21 @@ NetworkLayer::NetworkLayer(const qconv_network_layer &layer, bool from_bits, con
     config_.kernel = nullptr;
 }
 
-bool NetworkLayer::packs_in_one_step(std::int64_t width) const {
+bool NetworkStage::packs_in_one_step(std::int64_t width) const {
     return bits_to_bits_ != nullptr && !reaches_over_both_ends(config_, packed_, width);
 }
 
-Plan NetworkLayer::plan(const qconv_kernel &kernel, const CallSize &size) const {
+Plan NetworkStage::plan(const qconv_kernel &kernel, const CallSize &size) const {
     return make_plan(kernel, config_, size.batch, size.width, size.threads);
 }
 
-std::size_t NetworkLayer::float_bytes(const CallSize &size) const {
+std::size_t NetworkStage::float_bytes(const CallSize &size) const {
     if (to_bits_ == nullptr || packs_in_one_step(size.width)) return 0;
     const std::int64_t elements = size.batch * config_.out_channels * width_out(config_, size.width);
     return align_up(static_cast<std::size_t>(elements) * sizeof(float));
 }
 
-std::size_t NetworkLayer::scratch_bytes(const CallSize &size) const {
+std::size_t NetworkStage::scratch_bytes(const CallSize &size) const {
     if (packs_in_one_step(size.width)) return plan(*bits_to_bits_, size).workspace();
     const std::size_t bytes = from_bits_ ? plan(*bits_to_float_, size).workspace()
                                          : layer_->workspace_size(size.batch, size.width, size.threads);
@@ -101,7 +101,7 @@ std::size_t NetworkLayer::scratch_bytes(const CallSize &size) const {
     return std::max(bytes, packing.workspace());
 }
 
-void NetworkLayer::to_float(const void *x, const CallSize &size, float *y, Workspace scratch) const {
+void NetworkStage::to_float(const void *x, const CallSize &size, float *y, Workspace scratch) const {
     if (!from_bits_) {
         return layer_->forward(static_cast<const float *>(x), size.batch, size.width, y, scratch, size.threads);
     }
@@ -112,7 +112,7 @@ void NetworkLayer::to_float(const void *x, const CallSize &size, float *y, Works
                        context);
 }
 
-void NetworkLayer::scale_and_shift(float *values, std::int64_t batch, std::int64_t width) const {
+void NetworkStage::scale_and_shift(float *values, std::int64_t batch, std::int64_t width) const {
     const std::int64_t channels = config_.out_channels;
     const auto *scale = affine_.as<float>(), *shift = scale + channels;
     for (std::int64_t row = 0; row < batch * channels; ++row, values += width) {
@@ -121,7 +121,7 @@ void NetworkLayer::scale_and_shift(float *values, std::int64_t batch, std::int64
     }
 }
 
-void NetworkLayer::forward(const void *x, const CallSize &size, void *y, float *floats, Workspace scratch) const {
+void NetworkStage::forward(const void *x, const CallSize &size, void *y, float *floats, Workspace scratch) const {
     const std::int64_t width = width_out(config_, size.width);
     if (to_bits_ == nullptr) {
         auto *values = static_cast<float *>(y);

@@ -9,6 +9,7 @@
 #include "arithmetic.h"
 #include "config.h"
 #include "cpu_features.h"
+#include "lookup_cost.h"
 #include "qconv/layout.h"
 #include "select_backward.h"
 
@@ -29,7 +30,6 @@ constexpr double store_output = 4;
 constexpr double dot_with_vnni = 1;        // sdot is the same
 constexpr double dot_of_long_elements = 2; // 16-bit words: smlal of one half, then of the other
 constexpr double dot_without = 1.2; // multiply and add, but on more ports than FMA: 76 against 57 GMAC/s on Zen 4
-constexpr double lookup = 1.5;      // an addition from memory, often across a cache line
 constexpr double fma_chain = 1.4;   // fewer sums at once than an FMA takes cycles wait for themselves
 constexpr double wide_strip = 4;    // what strips of several vectors compute past the end of a row, for one output
 
@@ -77,14 +77,19 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
     if (kernel.path == QCONV_PATH_F32F32) {
         const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
         const bool few = kernel.out_block * kernel.width_block < 4 * lanes, wide = kernel.width_block > 2 * lanes;
-        const double sums = padded_outputs * size.channels * size.taps * (few ? fma_chain : 1);
+        // One output alone loads the inputs anew for every product.
+        const double loads = kernel.out_block == 1 ? 2 : 1;
+        const double sums = padded_outputs * size.channels * size.taps * loads * (few ? fma_chain : 1);
         return input + (sums + (wide ? padded_outputs * wide_strip : 0)) / lanes;
     }
     // A table spans the taps' reach beyond its strip of width_block positions.
-    const double groups = static_cast<double>(packed.chunks * kernel.tables);
     const double reach = 1 + static_cast<double>(tap_span(config)) / kernel.width_block;
-    const double build = std::exp2(kernel.table_channels) * 1.5 * std::max(reach, size.columns);
-    return input + groups * (build + size.taps * size.outputs * lookup) / lanes;
+    const LookupWork work{.values = size.channels,
+                          .positions = std::max(reach, size.columns),
+                          .sums = size.outputs,
+                          .taps = size.taps,
+                          .sum_stores = 1};
+    return input + lookup_cost(kernel, work, lanes);
 }
 
 } // namespace

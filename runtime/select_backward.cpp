@@ -5,6 +5,7 @@
 
 #include "config.h"
 #include "cpu_features.h"
+#include "lookup_cost.h"
 #include "qconv/layout.h"
 #include "surrogate.h"
 
@@ -12,10 +13,7 @@ namespace qconv {
 namespace {
 
 // Instructions of one step of each inner loop, as the compiled kernels have them.
-constexpr double lookup = 1.5;    // an addition from memory, often across a cache line
-constexpr double table_entry = 4; // an addition and a store of a whole vector
 constexpr double transposed_element = 1.5;
-constexpr double add_to_sum = 3; // a load, an addition, a store
 constexpr double copy_element = 2;
 constexpr double quantize_element = 4;
 constexpr double store_output = 4;
@@ -37,12 +35,12 @@ double grad_input_cost(const qconv_kernel &kernel, const Sizes &size, double lan
         const double product = kernel.out_block == 1 ? 2 : 1;
         return (ends + padded(size.channels, kernel.out_block) * size.outputs * size.taps * product) / lanes;
     }
-    const double chunks = std::ceil(size.outputs / (double(kernel.table_channels) * kernel.tables));
-    const double build = std::exp2(kernel.table_channels) * table_entry * size.reach;
-    // Of one vector a look-up, much of the time goes into finding its address.
-    const double addressed = kernel.width_block > lanes ? lookup : 1.3 * lookup;
-    const double sums = size.channels * (size.stride * add_to_sum + kernel.tables * size.taps * addressed);
-    return (ends + chunks * (kernel.tables * build + sums)) / lanes;
+    const LookupWork work{.values = size.outputs,
+                          .positions = size.reach,
+                          .sums = size.channels,
+                          .taps = size.taps,
+                          .sum_stores = size.stride};
+    return ends / lanes + lookup_cost(kernel, work, lanes);
 }
 
 // Work of one output position.

@@ -28,6 +28,7 @@ protected:
 private:
     /// The sums of one block of output channels and one strip, in registers.
     void schedule_sums(const ForwardStages &s, const Halide::LoopLevel &level, const Halide::Target &target) const;
+    void schedule_byte_sums(const ForwardStages &s) const;
 };
 
 /// How many groups, one after the other, make a task where a group has one channel: a row is too short work for one.

@@ -45,7 +45,7 @@ Loops tile_output(Func y, const OutputStages &s, const Var &o, bool several_grou
 }
 
 /// Input stages run along positions in whole vectors; what they compute beyond the tile is never read.
-void schedule_input(Func y, const OutputStages &s, const Loops &loops, const Target &target) {
+void schedule_input(const Func &y, const OutputStages &s, const Loops &loops, const Target &target) {
     for (Func table : s.tap_tables)
         table.compute_root();
     for (size_t i = 0; i < s.input.size(); i++) {
@@ -87,7 +87,9 @@ void Cpu::schedule_sums(const ForwardStages &s, const LoopLevel &level, const Ta
         .vectorize(s.w, lanes)
         .unroll(s.w)
         .unroll(s.o);
-    if (s.partial.defined()) {
+    if (!s.byte_sums.first.empty()) {
+        schedule_byte_sums(s);
+    } else if (s.partial.defined()) {
         Func partial = s.partial;
         acc.update().reorder(s.lanes, s.w, s.o).vectorize(s.w, lanes).atomic().vectorize(s.lanes);
         acc.update().unroll(s.w).unroll(s.o);
@@ -120,6 +122,45 @@ void Cpu::schedule_sums(const ForwardStages &s, const LoopLevel &level, const Ta
         counts.compute_at(acc, s.taps).vectorize(s.w, bytes).unroll(s.w).unroll(s.o);
         counts.update().reorder(s.w, s.o, s.count_taps, s.count_rows).vectorize(s.w, bytes).unroll(s.w).unroll(s.o);
     }
+}
+
+void Cpu::schedule_byte_sums(const ForwardStages &s) const {
+    const ByteSums &b = s.byte_sums;
+    const int bytes = b.bytes;
+    Func acc = s.acc, counts = b.counts;
+    acc.update()
+        .reorder(s.lanes, s.w, s.o, s.taps)
+        .vectorize(s.w, s.width_block)
+        .atomic()
+        .vectorize(s.lanes)
+        .unroll(s.o);
+    for (size_t i = 0; i < b.halved.size(); i++) {
+        Func halved = b.halved[i];
+        const int lanes = bytes >> (i + 1);
+        halved.compute_at(acc, s.taps)
+            .bound_extent(b.byte, lanes)
+            .bound_extent(s.w, s.width_block)
+            .vectorize(b.byte, lanes)
+            .vectorize(s.w, s.width_block)
+            .unroll(s.o);
+        halved.update()
+            .reorder(b.pairs[i], b.byte, s.w, s.o)
+            .vectorize(b.byte, lanes)
+            .vectorize(s.w, s.width_block)
+            .atomic()
+            .vectorize(b.pairs[i])
+            .unroll(s.o);
+    }
+    counts.compute_at(acc, s.taps).bound_extent(b.byte, bytes).vectorize(b.byte, bytes).unroll(s.w).unroll(s.o);
+    counts.update().reorder(b.byte, s.w, s.o, b.vectors).vectorize(b.byte, bytes).unroll(s.w).unroll(s.o);
+    const auto load = [&](std::vector<Func> operands, const LoopLevel &level) {
+        for (Func operand : operands)
+            operand.compute_at(level).bound_extent(b.byte, bytes).align_bounds(b.byte, bytes).vectorize(b.byte, bytes);
+        operands[0].unroll(s.w);
+        operands[1].align_bounds(s.o, s.out_block).unroll(s.o);
+    };
+    load(b.first, LoopLevel(acc, s.taps));
+    load(b.next, LoopLevel(counts, b.vectors));
 }
 
 void Cpu::apply(const ForwardStages &s, const Target &target) const {

@@ -44,6 +44,19 @@ struct Sums {
     Halide::RVar taps, rows;
 };
 
+/// Popcounts in bytes of vectors of words: counts(byte, w, o, g, n, chunk) starts with one vector of a chunk, and one
+/// update over `vectors` adds the others. Each of `halved` adds up `pairs` of bytes of the one before.
+struct ByteSums {
+    Halide::Func counts{"counts"};
+    Halide::Var byte{"byte"};
+    int bytes = 0; ///< of a vector
+    Halide::RVar vectors;
+    /// The bytes of x and of the weights, of the first vector and of the others: x(byte, w, ...), weight(byte, o, ...).
+    std::vector<Halide::Func> first, next;
+    std::vector<Halide::Func> halved;
+    std::vector<Halide::RVar> pairs;
+};
+
 /// A forward convolution by multiply-accumulate, popcount or dot product.
 struct ForwardStages : OutputStages {
     int out_block = 1; ///< output channels computed together; o of acc is padded up to it
@@ -69,6 +82,9 @@ struct ForwardStages : OutputStages {
     Halide::Var lane;
     Halide::RVar lanes;
     int vector_words = 1;
+    /// In place of `partial` where `first` is not empty: acc adds up the last of `halved`, of each chunk over taps,
+    /// over `lanes`.
+    ByteSums byte_sums;
 };
 
 /// A forward convolution by popcount whose result is packed signs: y(w, row, g, n) from words(w, row, g, n), whose one

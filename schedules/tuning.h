@@ -53,7 +53,7 @@ inline const std::vector<KnobSpace> &knob_spaces() {
          "width_block"},
         // G = table_channels values an addition, against 2^G entries to build for each strip of width_block.
         {"forward_f32b1",
-         {{"table_channels", Plain, {3, 4, 5, 6}},
+         {{"table_channels", Plain, {3, 4, 5, 6, 7}},
           {"tables", Plain, {1, 2, 3, 4, 6, 8}},
           {"width_block", Vectors, {1, 2, 3, 4, 6}},
           tile},
@@ -64,7 +64,7 @@ inline const std::vector<KnobSpace> &knob_spaces() {
          "out_block",
          "width_block"},
         {"grad_input_f32b1",
-         {{"table_channels", Plain, {3, 4, 5, 6}},
+         {{"table_channels", Plain, {3, 4, 5, 6, 7}},
           {"tables", Plain, {1, 2, 3, 4, 6, 8}},
           {"width_block", Vectors, {1, 2, 3, 4, 6}},
           tile},

@@ -125,9 +125,8 @@ private:
 
 void test_target(const char *target) {
     REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
-    const char *missing = nullptr;
-    if (qconv_cpu_supports(target, &missing) == 0) {
-        WARN("skipped: this CPU lacks " << missing << ", which " << target << " needs");
+    if (const std::string why = why_not(target); !why.empty()) {
+        WARN("skipped " << target << ": " << why);
         return;
     }
     qconv_set_num_threads(1);

@@ -148,6 +148,16 @@ class Package(unittest.TestCase):
             exported, listed.read_text(), f"the ABI changed: tests/exported_symbols.sh LIBQCONV.so > {listed}"
         )
 
+    def test_header_and_library_share_no_class(self):
+        """Two classes of one name, in a program and in libqconv.a, would be taken for each other by the linker. (They share
+        error.hpp.)"""
+        names = set()
+        for header in (self.prefix / "include/qconv/qconv.hpp", self.prefix / "include/qconv/gpu.hpp"):
+            names.update(re.findall(r"^(?:class|struct) (\w+)", header.read_text(), re.MULTILINE))
+        self.assertIn("NetworkLayer", names)
+        symbols = run("nm", "--demangle", "--defined-only", self.prefix / "lib/libqconv.a")
+        self.assertEqual(set(re.findall(r"\bqconv::(\w+)", symbols)) & names, set())
+
     def test_every_file_has_its_package(self):
         """Of the components that install() is told, qconv and inspect, there is a .deb each."""
         script = (BUILD / "cmake_install.cmake").read_text()

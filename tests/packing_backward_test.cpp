@@ -72,6 +72,13 @@ float mixed_derivative(const Named<Argument> &a, Argument first, float v) {
     return mix == 0 ? one : (1 - mix) * one + mix * derivative(a.integer(next(2)), a.real(next(3)), v);
 }
 
+/// An operand that the call lacks: one element, wherever a kernel looks.
+void require_stand_in(const halide_buffer_t &buffer) {
+    REQUIRE(buffer.host != nullptr);
+    for (int d = 1; d < buffer.dimensions; ++d)
+        REQUIRE(buffer.dim[d].stride == 0);
+}
+
 float input_factor(const Named<GradInputArg> &a, int64_t i, int64_t c, int64_t g, int64_t n) {
     switch (static_cast<Surrogate>(a.integer(GradInputArg::Factor))) {
         case Surrogate::One:
@@ -94,6 +101,9 @@ int plain_grad_input(void **arguments) {
     const halide_buffer_t &result = a.buffer(GradInputArg::GradInput);
     const int64_t width = extent(a.buffer(GradInputArg::X), 0), stride = a.integer(GradInputArg::Stride);
     REQUIRE(a.integer(GradInputArg::TileWidth) % layout->width_block == 0);
+    const auto factor = static_cast<Surrogate>(a.integer(GradInputArg::Factor));
+    if (factor != Surrogate::FromInput) require_stand_in(a.buffer(GradInputArg::X));
+    if (factor != Surrogate::FromState) require_stand_in(a.buffer(GradInputArg::State));
     const auto value = [&](int64_t t, int64_t o, int64_t c, int64_t g) -> double {
         if (layout->tables == 0) {
             return at<float>(weight, {c % layout->out_block, t, o, c / layout->out_block, g});
@@ -141,6 +151,10 @@ int plain_grad_weight(void **arguments) {
     const int64_t width = extent(a.buffer(GradWeightArg::X), 0), width_out = extent(gy, 0);
     REQUIRE(a.integer(GradWeightArg::TileWidth) % layout->width_block == 0);
     REQUIRE(a.integer(GradWeightArg::TileChannels) >= 1);
+    const bool from_state = static_cast<Surrogate>(a.integer(GradWeightArg::Source)) == Surrogate::FromState;
+    require_stand_in(a.buffer(from_state ? GradWeightArg::X : GradWeightArg::State));
+    if (static_cast<Surrogate>(a.integer(GradWeightArg::WeightFactor)) == Surrogate::One)
+        require_stand_in(a.buffer(GradWeightArg::Weight));
     for (int64_t g = 0; g < extent(result, 3); ++g)
         for (int64_t o = 0; o < extent(result, 2); ++o)
             for (int64_t c = 0; c < extent(result, 1); ++c)

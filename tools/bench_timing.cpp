@@ -78,7 +78,7 @@ qconv_layer_config timed_config(qconv_layer_config config, const BenchWork &work
     // A state comes from the forward pass.
     config.directions = QCONV_FORWARD;
     for (const qconv_op op : work)
-        config.directions |= uint32_t{direction_of(op)};
+        config.directions |= static_cast<uint32_t>(direction_of(op));
     for (const auto &[op, kernel] : kernels)
         forced_kernel(config, op) = kernel.c_str();
     return config;

@@ -124,6 +124,7 @@ void emit_halide_runtime(const std::string &halide_target, const std::filesystem
     std::vector<Target::Feature> features{Target::UserContext};
     // One runtime serves both kinds of GPU, so that a program needs no other.
     if (full.has_gpu_feature()) features.insert(features.end(), {Target::CUDA, Target::OpenCL});
+    if (full.has_feature(Target::TSAN)) features.push_back(Target::TSAN); // tells of its locks
     const Target bare(full.os, full.arch, full.bits, features);
     translating_errors([&] { Halide::compile_standalone_runtime(object_file.string(), bare); });
 }

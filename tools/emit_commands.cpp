@@ -21,6 +21,15 @@ struct EmitOptions {
     std::string sanitizer;
 };
 
+void add_sanitizer_option(CLI::App *command, EmitOptions &options, const char *text) {
+    command->add_option("--sanitizer", options.sanitizer, text)->check(CLI::IsMember({"asan", "tsan"}));
+}
+
+/// As Halide spells it.
+std::string sanitized(const TargetInfo &target, const EmitOptions &options) {
+    return target.halide + (options.sanitizer.empty() ? "" : "-" + options.sanitizer);
+}
+
 /// Runs `emit` on a name beside `output`, then renames, so that a killed build leaves no object that looks complete.
 template <class Emit>
 void emit_atomically(const std::string &output, Emit emit) {
@@ -43,7 +52,6 @@ void emit_one_kernel(const EmitOptions &options) {
         const std::vector<int64_t> &s = options.shape;
         shape = {s[0], s[1], s[2], s[3], s[4], s[5]};
     }
-    const std::string halide = target.halide + (options.sanitizer.empty() ? "" : "-" + options.sanitizer);
     for (const KernelRow &row : parse_kernel_list(read_text(options.list))) {
         // Names repeat across targets: a row holds the params of some of them.
         if (row.name != options.kernel) continue;
@@ -53,7 +61,7 @@ void emit_one_kernel(const EmitOptions &options) {
         emit_atomically(options.output, [&](const std::filesystem::path &file) {
             EmitFiles files;
             (file.extension() == ".html" ? files.loop_nest : files.object) = file;
-            emit_kernel(row, halide, shape, sizes, options.function, files);
+            emit_kernel(row, sanitized(target, options), shape, sizes, options.function, files);
         });
         return;
     }
@@ -72,8 +80,7 @@ void add_emit_kernel_command(CLI::App &app, const char *name) {
     command->add_option("--shape", options->shape, "in_channels out_channels kernel_size stride dilation groups")
         ->expected(6);
     command->add_option("--sizes", options->sizes, "width width_out batch, for an autoscheduler")->expected(3);
-    command->add_option("--sanitizer", options->sanitizer, "Instrument the kernel: link it with -fsanitize too")
-        ->check(CLI::IsMember({"asan", "tsan"}));
+    add_sanitizer_option(command, *options, "Instrument the kernel: link it with -fsanitize too");
     command->add_option("-o,--output", options->output, "Object file, or .html: the lowered loop nest")->required();
     command->callback([options] { emit_one_kernel(*options); });
 }
@@ -82,10 +89,11 @@ void add_emit_runtime_command(CLI::App &app, const char *name) {
     auto options = std::make_shared<EmitOptions>();
     CLI::App *command = app.add_subcommand(name, "Write the Halide runtime of a target's OS and architecture");
     command->add_option("--target", options->target, "Target")->required();
+    add_sanitizer_option(command, *options, "Tell the sanitizer of its locks: link it with -fsanitize too");
     command->add_option("-o,--output", options->output, "Object file")->required();
     command->callback([options] {
         emit_atomically(options->output, [&](const std::filesystem::path &file) {
-            emit_halide_runtime(find_target(options->target).halide, file);
+            emit_halide_runtime(sanitized(find_target(options->target), *options), file);
         });
     });
 }

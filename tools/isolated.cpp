@@ -34,7 +34,7 @@ void limit(int resource, std::uint64_t most) {
     dup2(errors, STDERR_FILENO);
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_CPU, limits.cpu_seconds);
-    limit(RLIMIT_AS, limits.memory_bytes);
+    if (kLimitsAddressSpace) limit(RLIMIT_AS, limits.memory_bytes);
     int code = kExitOk;
     try {
         work();

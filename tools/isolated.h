@@ -7,6 +7,13 @@
 
 namespace qconv::tools {
 
+/// A sanitizer's shadow takes terabytes of address space: under one it cannot be limited.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kLimitsAddressSpace = false;
+#else
+inline constexpr bool kLimitsAddressSpace = true;
+#endif
+
 /// What the process may take.
 struct IsolationLimits {
     std::uint64_t cpu_seconds;

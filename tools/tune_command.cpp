@@ -9,6 +9,7 @@
 #include "tools/directions.h"
 #include "tools/errors.h"
 #include "tools/files.h"
+#include "tools/row_layers.h"
 #include "tools/text.h"
 #include "tools/tune_database.h"
 #include "tools/tune_report.h"
@@ -27,6 +28,7 @@ struct Options {
     std::vector<std::string> strategies = {"mix"}, directions = {"forward"};
     std::string records = "tuning.jsonl", runner;
     std::string merge, csv, t4, report, winners, schedules, core;
+    RowOptions rows;
     int64_t width = 0, batch = 0;
     int jobs = usable_cpus(), threads = 1;
     uint64_t seed = 1;
@@ -127,7 +129,7 @@ void use_records(const Options &o) {
 
 void tune(const Options &o) {
     if (takes_records(o)) return use_records(o);
-    if (o.inputs.size() != 1) throw InputError("tune takes one layer file (see --help)");
+    if (o.inputs.size() != 1) throw InputError("tune takes one layer file or workload table (see --help)");
     TuneSettings settings;
     const std::vector<TargetInfo> targets = find_targets({o.target});
     if (targets.size() != 1) throw InputError("--target: tune takes one target");
@@ -142,7 +144,7 @@ void tune(const Options &o) {
         }
         require_cpu_support(settings.target);
     }
-    settings.layers = read_layer_file(o.inputs[0]);
+    settings.layers = read_layers_or_workloads(o.inputs[0], o.rows);
     // As qconvc bench has it: a width of a few tiles.
     constexpr int64_t kDefaultWidth = 1000;
     for (LayerSpec &layer : settings.layers) {
@@ -194,8 +196,11 @@ void tune(const Options &o) {
 void add_tune_command(CLI::App &app) {
     auto o = std::make_shared<Options>();
     CLI::App *command = app.add_subcommand("tune", "Search for faster kernels for the layers of a layer file");
-    command->add_option("inputs", o->inputs,
-                        "Layer file (JSON; see docs/qconvc.md); with one of the last options: records or databases");
+    command->add_option(
+        "inputs", o->inputs,
+        "Layer file (.json; see docs/qconvc.md) or workload table (.csv); with one of the last options: records "
+        "or databases");
+    o->rows.add_to(*command);
     command->add_option("-t,--target", o->target, "One target (qconvc list targets)")->capture_default_str();
     command
         ->add_option("-d,--directions", o->directions,
@@ -243,7 +248,7 @@ void add_tune_command(CLI::App &app) {
     command->add_option("--csv", o->csv, "Write the inputs' records as a table");
     command->add_option("--t4", o->t4, "Write them in the T4 autotuning format");
     command->add_option("--report", o->report, "Write a page with charts of them");
-    command->add_option("--winners", o->winners, "Write the records of the winners and the defaults alone");
+    command->add_option("--winners", o->winners, "Write the last turns of the winners and the defaults alone");
     command->add_option("--export-schedules", o->schedules,
                         "Write the best autoscheduled kernels' schedules into this folder, as C++ source");
     command->footer(
@@ -253,6 +258,7 @@ void add_tune_command(CLI::App &app) {
         "Examples:\n"
         "  qconvc tune net.json --target host --budget 10m\n"
         "  qconvc tune net.json --directions training --budget 100 --strategy evolve,adams2019\n"
+        "  qconvc tune bench/workloads.csv --threshold 1 --strategy evolve --budget 8\n"
         "  qconvc tune net.json --shard 2/8 --records net.2.jsonl\n"
         "  qconvc tune --merge tuned.db net.*.jsonl --report tuned.html\n"
         "  qconvc compile net.json --target host -o kernels --tuned tuned.db\n"

@@ -252,8 +252,8 @@ std::string winning_records(const std::vector<TuneRecord> &records) {
         const std::string group = judgement.best->text("group");
         for (const TuneRecord *record : unit.records) {
             if (record->id() != judgement.best->id() && record->id() != judgement.standard->id()) continue;
-            const bool last = record->text("group") == group;
-            if (record->ok() && (record->kind() == "measurement" || last)) lines += record->json.dump() + "\n";
+            // The turns say all that a judgement needs.
+            if (record->kind() == "final" && record->text("group") == group) lines += record->json.dump() + "\n";
         }
     }
     return lines;

@@ -19,7 +19,8 @@ double padded_macs(const TuneUnit &unit, const qconv_kernel &kernel) {
     if (unit.op == QCONV_OP_FORWARD) {
         const PackedShape packed = packed_shape(kernel, channels, outputs, c.kernel_size);
         if (kernel.word_bits > 0) {
-            window = static_cast<double>(packed.steps * packed.rows * (kernel.word_bits / kernel.element_bits));
+            const int elements = kernel.word_bits / kernel.element_bits;
+            window = static_cast<double>(packed.steps * packed.rows * elements);
         } else if (kernel.tables > 0) {
             window = static_cast<double>(packed.chunks * kernel.tables * kernel.table_channels * c.kernel_size);
         }
@@ -37,7 +38,7 @@ void estimate_trial(Trial &trial, const std::string &core, const BuildSettings &
         return inspect::KernelFacts{kernel.path, std::max(1, kernel.input_planes * kernel.weight_planes),
                                     kernel.table_channels};
     };
-    questions.cpu = [&](const inspect::ObjectReport &) { return cpu; };
+    questions.cpu = [&](const inspect::ObjectReport &) { return std::string(cpu); };
     questions.peak = [](const inspect::ObjectReport &, qconv_path) { return inspect::PeakLoop{}; };
     std::vector<inspect::ObjectReport> reports;
     inspect(settings.folder / (trial.record["id"].get<std::string>() + ".o"), questions, reports);
@@ -51,7 +52,8 @@ void estimate_trial(Trial &trial, const std::string &core, const BuildSettings &
     const double time = padded_macs(trial.unit, kernel) / loop->macs * cycles / kCyclesPerMicrosecond;
     const qconv_layer_config &c = trial.unit.layer.config;
     const CallSizes sizes = trial.unit.sizes();
-    const double macs = static_cast<double>(c.out_channels * (c.in_channels / c.groups) * c.kernel_size) *
+    const int64_t group_channels = c.in_channels / c.groups;
+    const double macs = static_cast<double>(c.out_channels * group_channels * c.kernel_size) *
                         static_cast<double>(sizes.width_out * sizes.batch);
     const double percent = loop->limit ? 100 * loop->macs / cycles / *loop->limit : 0;
     trial.record["machine"]["cpu"] = "estimate for " + cpu;

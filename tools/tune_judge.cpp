@@ -72,6 +72,10 @@ Judgement judge(const std::vector<const TuneRecord *> &records) {
     if (judgement.standard && judgement.best) {
         judgement.gain = judgement.standard->time() / judgement.best->time();
         if (judgement.gain < kLeastGain) judgement.best = judgement.standard, judgement.gain = 1;
+        // Where no other comes near there is nothing to hold turns for.
+        const auto measured = std::count_if(judgement.trials.begin(), judgement.trials.end(),
+                                            [](const TuneRecord *r) { return r->ok() && r->kind() == "measurement"; });
+        judgement.confirmed = judgement.best == judgement.standard && measured > 1 && finalists(judgement).size() == 1;
     }
     return judgement;
 }
@@ -84,18 +88,17 @@ std::vector<UnitRecords> by_unit(const std::vector<TuneRecord> &records) {
         if (fresh) units.push_back({record.unit(), {}});
         units[place->second].records.push_back(&record);
     }
-    std::erase_if(units, [](const UnitRecords &unit) {
-        return std::all_of(unit.records.begin(), unit.records.end(),
-                           [](const TuneRecord *record) { return record->kind() == "final"; });
-    });
     return units;
 }
 
 std::vector<const TuneRecord *> finalists(const Judgement &judgement) {
     constexpr std::size_t kFastest = 4;
     constexpr double kNear = 1.1;
+    constexpr double kHopeless = 1.05; // of the default's time: trials a minute apart differ by less
     std::vector<const TuneRecord *> sorted = judgement.trials;
-    std::erase_if(sorted, [](const TuneRecord *record) { return !record->ok(); });
+    std::erase_if(sorted, [&](const TuneRecord *record) {
+        return !record->ok() || (judgement.standard && record->time() > kHopeless * judgement.standard->time());
+    });
     std::sort(sorted.begin(), sorted.end(),
               [](const TuneRecord *a, const TuneRecord *b) { return a->time() < b->time(); });
     std::vector<const TuneRecord *> chosen;
@@ -106,8 +109,10 @@ std::vector<const TuneRecord *> finalists(const Judgement &judgement) {
     add(judgement.standard);
     for (std::size_t i = 0; i < std::min(sorted.size(), kFastest); i++)
         add(sorted[i]);
-    for (const auto &[strategy, record] : judgement.best_of)
-        if (record->time() < kNear * sorted.front()->time()) add(record);
+    for (const auto &[strategy, record] : judgement.best_of) {
+        const bool hopeful = std::find(sorted.begin(), sorted.end(), record) != sorted.end();
+        if (hopeful && record->time() < kNear * sorted.front()->time()) add(record);
+    }
     return chosen;
 }
 

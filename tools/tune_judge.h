@@ -18,7 +18,7 @@ struct Judgement {
     const TuneRecord *best = nullptr;       ///< the winner: the default unless another one is faster
     double gain = 1;                        ///< the default's time over the winner's
     /// The winner was measured in turns with the default and was faster in at least three of four turns, by kLeastGain;
-    /// or the default was confirmed. Else the winner is only the fastest measurement.
+    /// or the default was confirmed, or no other came near it. Else the winner is only the fastest measurement.
     bool confirmed = false;
     std::map<std::string, const TuneRecord *> best_of; ///< by strategy
     std::map<std::string, std::size_t> failures;       ///< by class
@@ -27,7 +27,7 @@ struct Judgement {
 /// Of records of one unit; those of other machines than the default's are left out by the caller.
 Judgement judge(const std::vector<const TuneRecord *> &records);
 
-/// Records by unit, in the order of first appearance; only units with a measurement.
+/// Records by unit, in the order of first appearance.
 struct UnitRecords {
     std::string unit;
     std::vector<const TuneRecord *> records;
@@ -35,7 +35,7 @@ struct UnitRecords {
 std::vector<UnitRecords> by_unit(const std::vector<TuneRecord> &records);
 
 /// Measurements worth measuring again in turns: the default, the fastest few, and the best of each strategy if it is
-/// near.
+/// near; none but the default that was slower beyond doubt.
 std::vector<const TuneRecord *> finalists(const Judgement &judgement);
 
 } // namespace qconv::tools

@@ -27,7 +27,7 @@ constexpr const char *kStyle = R"(
 @media (prefers-color-scheme: dark) { :root { --ink: #e6ebf2; --soft: #9aa7b8; --line: #38424f; --paper: #14181e;
   --panel: #1c222a; --s0: #e6ebf2; --s1: #5aa9e6; --s2: #a58ad0; --s3: #d4a5c9; --s4: #f0a35e; --s5: #5fbf88;
   --s6: #ef7783; --s7: #c2a36a; } }
-body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto; max-width: 1180px;
+body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto; max-width: 1400px;
   padding: 24px; }
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 36px 0 8px; border-top: 1px solid var(--line);
   padding-top: 18px; } h3 { font-size: 14px; margin: 14px 0 4px; color: var(--soft); font-weight: 600; }
@@ -67,7 +67,7 @@ std::string outcome_table(const std::vector<Section> &sections, const std::set<s
         if (strategy != "default") html += "<th>" + strategy + "</th>";
     html +=
         "<th>best us</th><th>gain</th><th>% of peak</th><th>trials</th><th>failed</th><th>minutes</th>"
-        "<th>winner</th></tr>";
+        "<th class=\"text\">winner</th></tr>";
     for (const Section &section : sections) {
         const Judgement &j = section.judgement;
         std::size_t failed = 0;
@@ -83,9 +83,13 @@ std::string outcome_table(const std::vector<Section> &sections, const std::set<s
         for (const std::string &strategy : strategies) {
             if (strategy == "default") continue; // has its column
             const auto best = j.best_of.find(strategy);
+            const bool tried = std::any_of(j.trials.begin(), j.trials.end(),
+                                           [&](const TuneRecord *record) { return record->strategy() == strategy; });
             const bool wins = j.best && best != j.best_of.end() && best->second->id() == j.best->id();
             html += fmt::format("<td{}>{}</td>", wins ? " class=\"win\"" : "",
-                                best == j.best_of.end() ? "" : figure(best->second->time(), 2));
+                                best != j.best_of.end() ? figure(best->second->time(), 2)
+                                : tried                 ? "failed"
+                                                        : "");
         }
         html += fmt::format(
             "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"text\">{}</td>"
@@ -106,7 +110,11 @@ std::string peak_bars(const std::vector<Section> &sections) {
         bars.push_back({section.label, strategy_class(j.best->strategy()), figure(j.best->percent_of_peak(), 1) + "%",
                         j.best->percent_of_peak(), j.standard->percent_of_peak()});
     }
-    const std::string chart = bar_chart(bars, 100, "percent of this core's peak; the line is the default's");
+    // Lookup tables pass the peak, which is that of multiply-adds.
+    double most = 100;
+    for (const Bar &bar : bars)
+        most = std::max({most, bar.value, bar.mark});
+    const std::string chart = bar_chart(bars, most, "percent of this core's peak; the line is the default's");
     return chart.empty() ? "" : "<h2>Percent of peak</h2><div style=\"max-width:900px\">" + chart + "</div>";
 }
 
@@ -154,10 +162,11 @@ std::string section_html(const Section &section) {
                                    html_text(describe_layer(any.layer())), html_text(any.text("target")),
                                    any.layer().width, any.layer().batch);
     if (j.best) {
-        html += fmt::format(
-            "<p>Best: {} ({}), {} us{}</p>", html_text(j.best->json["kernel"].value("name", "")), j.best->strategy(),
-            figure(j.best->time(), 2),
-            j.best->json["kernel"].contains("autoscheduler") ? "" : ": " + html_text(j.best->json["knobs"].dump()));
+        std::string knobs;
+        for (const auto &[name, value] : j.best->json.value("knobs", std::map<std::string, int>{}))
+            knobs += fmt::format("{} {}={}", knobs.empty() ? ":" : ",", name, value);
+        html += fmt::format("<p>Best: {} ({}), {} us{}</p>", html_text(j.best->json["kernel"].value("name", "")),
+                            j.best->strategy(), figure(j.best->time(), 2), html_text(knobs));
     }
     std::vector<Bar> bars;
     double most = 0;
@@ -182,8 +191,8 @@ std::string tuning_report(const std::vector<TuneRecord> &records, const std::str
     for (const UnitRecords &unit : by_unit(records)) {
         Section section{unit_label(*unit.records.front()), judge(unit.records)};
         trials += section.judgement.trials.size();
-        for (const auto &[strategy, record] : section.judgement.best_of)
-            strategies.insert(strategy);
+        for (const TuneRecord *record : section.judgement.trials)
+            strategies.insert(record->strategy());
         if (section.judgement.standard && section.judgement.best) logs += std::log(section.judgement.gain), gains += 1;
         sections.push_back(std::move(section));
     }
@@ -209,7 +218,7 @@ std::string tuning_report(const std::vector<TuneRecord> &records, const std::str
         html += fmt::format("<span><i class=\"{}\"></i>{}</span>", strategy_class(strategy), strategy);
     html += "</p>\n" + outcome_table(sections, strategies) + peak_bars(sections);
     for (const Section &section : sections)
-        html += section_html(section) + "\n";
+        if (!section.judgement.trials.empty()) html += section_html(section) + "\n"; // else only who won is known
     return html + "</body></html>\n";
 }
 

@@ -43,7 +43,8 @@ std::string shipped_weights(const std::string &program) {
             end += sizeof word;
             return word;
         };
-        bool plausible = next() < kPlausible && next() < kPlausible;
+        bool plausible = next() < kPlausible;
+        plausible = next() < kPlausible && plausible;
         const std::uint32_t buffers = next();
         plausible = plausible && buffers > 0 && buffers < kPlausible;
         for (std::uint32_t i = 0; plausible && i < buffers; i++) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <deque>
 #include <memory>
+#include <set>
 
 #include "tools/directions.h"
 #include "tools/errors.h"
@@ -236,19 +237,15 @@ private:
 
 std::vector<TuneUnit> units_of(const TuneSettings &settings) {
     std::vector<TuneUnit> units;
+    std::set<std::string> keys; // layers that differ in nothing but their name are tuned once
     for (const LayerSpec &layer : settings.layers)
         for (const qconv_op op : settings.ops) {
-            units.push_back({layer, op, settings.target, settings.threads});
-            units.back().layer.config.directions = direction_of(op);
+            TuneUnit unit{layer, op, settings.target, settings.threads};
+            unit.layer.config.directions = direction_of(op);
+            if (keys.insert(unit.key()).second) units.push_back(std::move(unit));
         }
-    if (settings.shards == 1) return units;
-    std::vector<std::string> keys;
-    for (const TuneUnit &unit : units)
-        keys.push_back(unit.key());
-    std::sort(keys.begin(), keys.end());
-    keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
     std::erase_if(units, [&](const TuneUnit &unit) {
-        const auto place = std::lower_bound(keys.begin(), keys.end(), unit.key()) - keys.begin();
+        const auto place = std::distance(keys.begin(), keys.find(unit.key()));
         return static_cast<std::size_t>(place) % settings.shards != settings.shard;
     });
     return units;

@@ -187,7 +187,8 @@ std::vector<Candidate> UnitSearch::propose(std::size_t count) {
         const StrategyShare *next = nullptr;
         double least = std::numeric_limits<double>::infinity();
         for (const StrategyShare &share : strategies_) {
-            const double due = (static_cast<double>(taken_[share.name]) + 1) / share.weight;
+            // Half a step ahead, so that the first of each comes early however small its share.
+            const double due = (static_cast<double>(taken_[share.name]) + 0.5) / share.weight;
             if (exhausted.contains(share.name) || due >= least) continue;
             least = due;
             next = &share;

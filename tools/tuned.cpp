@@ -19,10 +19,12 @@ namespace {
 namespace fs = std::filesystem;
 
 /// What a kernel's suitability depends on, but for sizes and padding.
-std::string kind_of(const LayerSpec &layer) {
+std::string kind_of(const LayerSpec &layer, qconv_op op) {
     nlohmann::ordered_json json = layer_json(layer);
     for (const char *key : {"name", "width", "batch", "padding", "bias"})
         json.erase(key);
+    // Only grad_input knows the threshold, and it has no padding.
+    json.erase(op == QCONV_OP_GRAD_INPUT ? "pad_value" : "gradient_cancellation_threshold");
     return json.dump();
 }
 
@@ -79,12 +81,12 @@ TunedChoice TunedKernels::choose(const LayerSpec &layer, qconv_op op, const Targ
         double distance;
         bool other_cpu;
     };
-    const std::string kind = kind_of(layer), cpu = cpu_model();
+    const std::string kind = kind_of(layer, op), cpu = cpu_model();
     std::map<std::pair<std::string, std::string>, Group> groups; // by unit and CPU
     for (const TuneRecord &record : records_) {
         if (record.text("target") != target.name || record.op() != op || record.kind() == "estimate") continue;
         const LayerSpec other = record.layer();
-        if (kind_of(other) != kind) continue;
+        if (kind_of(other, op) != kind) continue;
         // Failures to compile have no CPU; they take part in no choice.
         if (!record.ok()) continue;
         const std::string measured = record.json["machine"].value("cpu", "");

@@ -164,24 +164,4 @@ void verify_layers(const std::vector<LayerSpec> &layers, const TargetInfo &targe
     }
 }
 
-std::vector<LayerSpec> read_layers_or_workloads(const std::string &path, const LayerSpec &kind_of_rows) {
-    if (!path.ends_with(".csv")) return read_layer_file(path);
-    std::vector<Workload> rows;
-    try {
-        rows = read_workloads(path);
-    } catch (const std::runtime_error &error) {
-        throw InputError(error.what());
-    }
-    std::vector<LayerSpec> layers;
-    for (const Workload &row : rows) {
-        LayerSpec layer = kind_of_rows;
-        layer.name = row.name;
-        set_shape(row, layer.config);
-        layer.width = row.width;
-        layer.batch = row.batch;
-        layers.push_back(layer);
-    }
-    return layers;
-}
-
 } // namespace qconv::tools

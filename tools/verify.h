@@ -34,7 +34,4 @@ void verify_layers(const std::vector<LayerSpec> &layers, const TargetInfo &targe
                    const std::function<void(const LayerSpec &)> &starting,
                    const std::function<void(const VerifyResult &)> &finished);
 
-/// The layers of a layer file (.json), or of a workload table (.csv) as layers of one kind.
-std::vector<LayerSpec> read_layers_or_workloads(const std::string &path, const LayerSpec &kind_of_rows);
-
 } // namespace qconv::tools

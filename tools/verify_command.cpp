@@ -12,6 +12,7 @@
 #include "tools/directions.h"
 #include "tools/errors.h"
 #include "tools/files.h"
+#include "tools/row_layers.h"
 #include "tools/text.h"
 #include "tools/verify.h"
 #include "tools/worker_pool.h"
@@ -24,8 +25,8 @@ using Json = nlohmann::ordered_json;
 constexpr const char *kAllDirections = "all";
 
 struct Options {
-    std::string layers, kernels = "generic", kind = "QConv1d", input = "sign", weight = "sign", threshold = "none";
-    std::string direction = "forward";
+    std::string layers, kernels = "generic", direction = "forward";
+    RowOptions rows;
     std::vector<std::string> targets;
     VerifySettings settings;
     bool json = false, quiet = false;
@@ -146,13 +147,7 @@ void verify(Options &options) {
     options.settings.specialised = options.kernels == "specialised";
     options.settings.directions =
         parse_directions({options.direction == kAllDirections ? "training" : options.direction});
-    LayerSpec rows;
-    qconv_layer_config_init(&rows.config, parse_layer_kind(options.kind));
-    rows.config.input_quantization = parse_quantizer(options.input);
-    rows.config.weight_quantization = parse_quantizer(options.weight);
-    if (rows.config.kind == QCONV_LAYER_QCONV1D)
-        rows.config.gradient_cancellation_threshold = parse_threshold(options.threshold);
-    const std::vector<LayerSpec> layers = read_layers_or_workloads(options.layers, rows);
+    const std::vector<LayerSpec> layers = read_layers_or_workloads(options.layers, options.rows);
     std::vector<TargetInfo> targets = supported_targets();
     if (!options.targets.empty()) targets = find_targets(options.targets);
     for (const TargetInfo &target : targets)
@@ -210,16 +205,7 @@ void add_verify_command(CLI::App &app) {
         ->capture_default_str();
     command->add_flag("--every-kernel", options->settings.every_kernel,
                       "Check each kernel that can serve a layer, not the chosen one only");
-    command->add_option("--layer", options->kind, "Layers of a .csv: QConv1d, QConv1d_NoAct or conv1d")
-        ->capture_default_str();
-    command->add_option("--input-quantization", options->input, "Of a .csv's QConv1d layers: sign, inputdorefa(2), ...")
-        ->capture_default_str();
-    command->add_option("--weight-quantization", options->weight, "Of a .csv's quantized layers")
-        ->capture_default_str();
-    command
-        ->add_option("--threshold", options->threshold,
-                     "gradient_cancellation_threshold of a .csv's QConv1d layers: a number >= 0, or none")
-        ->capture_default_str();
+    options->rows.add_to(*command);
     command->add_option("--seed", options->settings.seed, "Seed of the random data")->capture_default_str();
     command->add_option("--batch", options->settings.batch, "Batch; default: the file's, else 2")
         ->check(CLI::Range(1, 1 << 20));

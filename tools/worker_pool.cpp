@@ -18,8 +18,7 @@
 
 #include "tools/errors.h"
 #include "tools/files.h"
-
-extern char **environ;
+#include "tools/isolated.h"
 
 namespace qconv::tools {
 namespace {
@@ -77,7 +76,7 @@ std::string death(int status, const std::filesystem::path &log) {
         const char *hint = signal == SIGKILL ? " (out of memory? try --jobs 1)" : "";
         return fmt::format("the compiler process died: {}{}", strsignal(signal), hint);
     }
-    const std::string words = last_words(log);
+    std::string words = last_words(log);
     if (!words.empty()) return words;
     // With the disk full there was no room for last words either.
     constexpr std::uintmax_t kLittle = 1 << 20;
@@ -145,7 +144,7 @@ void run_limited(const std::vector<WorkerTask> &tasks, int jobs, const WorkerLim
                 throw EnvironmentError(
                     fmt::format("{}: cannot start {}: {}", task.label, arguments[0], std::strerror(error)));
             }
-            if (limits.memory_bytes > 0) {
+            if (kLimitsAddressSpace && limits.memory_bytes > 0) {
                 const rlimit memory{limits.memory_bytes, limits.memory_bytes};
                 prlimit(one.process, RLIMIT_AS, &memory, nullptr);
             }

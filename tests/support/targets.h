@@ -25,7 +25,17 @@ inline std::vector<KernelTarget> built_targets() {
     return built;
 }
 
-/// Of those, the ones this CPU supports.
+/// Why kernels of `target` are not tested here; empty if they are.
+inline std::string why_not(const std::string &target) {
+    const char *missing = nullptr;
+    if (qconv_cpu_supports(target.c_str(), &missing) == 0) return std::string("this CPU lacks ") + missing;
+    for (const KernelTarget &built : built_targets()) {
+        if (built.name == target) return "";
+    }
+    return "this build has no kernels of it (QCONV_TARGETS)";
+}
+
+/// Of the built ones, those that this CPU supports.
 inline std::vector<std::string> runnable_targets() {
     std::vector<std::string> names;
     for (const KernelTarget &target : built_targets()) {

@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'EOF'
-usage: tune_parallel.sh HOSTS SHARDS FOLDER LAYERS.json [OPTION OF qconvc tune...]
+usage: tune_parallel.sh HOSTS SHARDS FOLDER LAYERS [OPTION OF qconvc tune...]
 
 Runs SHARDS parts of a tuning run, one at a time on each machine of HOSTS (as parallel's --sshlogin has it: a,user@b, ':'
 for this machine), brings their records to FOLDER and merges them into FOLDER/tuned.db. A part whose machine or process
@@ -23,14 +23,15 @@ shift 4
 [ -r "$layers" ] || { echo "tune_parallel.sh: $layers: cannot read this layer file" >&2; exit 2; }
 qconvc=${QCONVC:-qconvc}
 mkdir -p "$folder"
-cp "$layers" "$folder/layers.json"
+file=layers.${layers##*.} # .json or .csv
+cp "$layers" "$folder/$file"
 cd "$folder"
 # Records stay where they were made until the part is complete: a part that is tried again on the same machine resumes.
 remote=.cache/qconv-tune/$(basename "$PWD")
 options=$(printf ' %q' "$@")
 parallel --sshlogin "$hosts" --jobs 1 --joblog joblog --resume-failed --retries 4 --workdir "$remote" \
-    --transferfile layers.json --return part.{}.tar \
-    "$qconvc tune layers.json --shard {}/$shards --records part.{}.jsonl$options >part.{}.out 2>&1 && tar cf part.{}.tar --exclude=*.tar --exclude=*.work part.{}.*" \
+    --transferfile "$file" --return part.{}.tar \
+    "$qconvc tune $file --shard {}/$shards --records part.{}.jsonl$options >part.{}.out 2>&1 && tar cf part.{}.tar --exclude=*.tar --exclude=*.work part.{}.*" \
     ::: $(seq "$shards")
 for part in part.*.tar; do
     tar xf "$part"

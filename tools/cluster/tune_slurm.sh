@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'EOF'
-usage: tune_slurm.sh SHARDS FOLDER LAYERS.json [OPTION OF qconvc tune...]
+usage: tune_slurm.sh SHARDS FOLDER LAYERS [OPTION OF qconvc tune...]
 
 Submits SHARDS parts of a tuning run as one job array, and a job after them that merges their records into
 FOLDER/tuned.db. FOLDER must be on a file system that all nodes share. A part that is killed is started again and goes on
@@ -25,7 +25,8 @@ shift 3
 [ -r "$layers" ] || { echo "tune_slurm.sh: $layers: cannot read this layer file" >&2; exit 2; }
 qconvc=$(command -v "${QCONVC:-qconvc}") || { echo "tune_slurm.sh: ${QCONVC:-qconvc} was not found" >&2; exit 3; }
 mkdir -p "$folder"
-cp "$layers" "$folder/layers.json"
+file=layers.${layers##*.} # .json or .csv
+cp "$layers" "$folder/$file"
 cd "$folder"
 read -r -a options <<<"${SBATCH_OPTIONS:-}"
 arguments=$(printf ' %q' "$@")
@@ -33,7 +34,7 @@ part='part.$SLURM_ARRAY_TASK_ID'
 array=$(sbatch --parsable --job-name=qconv-tune --array="1-$shards" --requeue --open-mode=append --output=part.%a.out \
     "${options[@]}" --wrap "
 for attempt in 1 2 3 4; do
-    $qconvc tune layers.json --shard \$SLURM_ARRAY_TASK_ID/$shards --records $part.jsonl$arguments && exit 0
+    $qconvc tune $file --shard \$SLURM_ARRAY_TASK_ID/$shards --records $part.jsonl$arguments && exit 0
     status=\$?
     [ \$status -ge 128 ] || exit \$status
 done

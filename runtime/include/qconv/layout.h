@@ -181,8 +181,11 @@ constexpr int64_t state_words(int64_t width) {
 //           (z * tables + u) * table_channels + b; chunks = ceil(Og / (tables * table_channels))
 //   f32f32  float [out_block, T, Og, blocks, groups]: input channel c is (c % out_block) of out_block number
 //           (c / out_block); missing ones are 0; blocks = ceil(Cg / out_block)
+//
+// An operand that a call lacks keeps its extents, with strides 1, 0, 0, ...: one element of any value stands for all.
+// Autoscheduled kernels may read that element, and choose another value then; the others do not.
 enum class Surrogate : int {
-    One,       // factor 1; neither x nor the state is read
+    One,       // factor 1; neither x nor the state is needed
     FromState, // factor 1 or 0, plane 1 of the state
     FromInput, // factor [|x| <= threshold] * ((1 - mix) * dq(x) + mix * dnext(x))
 };
@@ -193,8 +196,8 @@ enum class GradInputArg : int {
     Weight,      // see above
     TapShift,    // int32   [kernel_size]
     PhaseStart,  // int32   [stride + 1]
-    X,           // float   [width, Cg, groups, batch]; host may be null unless FromInput
-    State,       // uint32  [words, 2, Cg, groups, batch]; host may be null unless FromState
+    X,           // float   [width, Cg, groups, batch]; lacking unless FromInput
+    State,       // uint32  [words, 2, Cg, groups, batch]; lacking unless FromState
     Stride,      // int32
     TileWidth,   // int32   columns j per task; a multiple of width_block
     ShiftMin,    // int32   least and greatest of TapShift
@@ -216,30 +219,30 @@ enum class GradInputArg : int {
 // The input comes from the state's signs (FromState), or from x (FromInput). Path f32b1 needs the state: it pads with
 // -1 and adds pad_delta = pad_value + 1 times the sum of gy over the outputs whose tap k falls outside x.
 enum class GradWeightArg : int {
-    UserContext,  // void *: a CallContext
-    GradOutput,   // float   [width_out, Og, groups, batch]
-    X,            // float   [width, Cg, groups, batch]; host may be null unless FromInput
-    State,        // uint32  [words, 2, Cg, groups, batch]; host may be null unless FromState
-    Weight,       // float   [kernel_size, Cg, Og, groups], as the layer got it; host may be null if WeightFactor is One
-    KernelSize,   // int32
-    Stride,       // int32
-    Dilation,     // int32
-    PadLeft,      // int32
-    TileWidth,    // int32   output positions summed per pass; a multiple of width_block
-    TileChannels, // int32   input channels of a group per task
-    EdgeLeft,     // int32   f32b1: as in ForwardArg, for pad_delta
-    EdgeRight,    // int32
-    PadDelta,     // float   f32b1
-    PadValue,     // float   f32f32
-    Source,       // int32   a Surrogate: FromState or FromInput
-    Quantizer,    // int32   input quantizer, as in ForwardArg; f32f32 from x only
-    Levels,       // float
-    Divisor,      // float
-    Next,         // int32
-    NextLevels,   // float
-    NextDivisor,  // float
-    Mix,          // float
-    WeightFactor, // int32   a Surrogate: One, or FromInput (of the weight: its quantizer's derivative, no threshold)
+    UserContext,     // void *: a CallContext
+    GradOutput,      // float   [width_out, Og, groups, batch]
+    X,               // float   [width, Cg, groups, batch]; lacking unless FromInput
+    State,           // uint32  [words, 2, Cg, groups, batch]; lacking unless FromState
+    Weight,          // float   [kernel_size, Cg, Og, groups], as the layer got it; lacking if WeightFactor is One
+    KernelSize,      // int32
+    Stride,          // int32
+    Dilation,        // int32
+    PadLeft,         // int32
+    TileWidth,       // int32   output positions summed per pass; a multiple of width_block
+    TileChannels,    // int32   input channels of a group per task
+    EdgeLeft,        // int32   f32b1: as in ForwardArg, for pad_delta
+    EdgeRight,       // int32
+    PadDelta,        // float   f32b1
+    PadValue,        // float   f32f32
+    Source,          // int32   a Surrogate: FromState or FromInput
+    Quantizer,       // int32   input quantizer, as in ForwardArg; f32f32 from x only
+    Levels,          // float
+    Divisor,         // float
+    Next,            // int32
+    NextLevels,      // float
+    NextDivisor,     // float
+    Mix,             // float
+    WeightFactor,    // int32   a Surrogate: One, or FromInput (of the weight: its quantizer's derivative, no threshold)
     WeightQuantizer, // int32
     WeightBeta,      // float
     WeightNext,      // int32

@@ -17,11 +17,15 @@
 /* Of this header; qconv_version() gives that of the library linked. */
 #define QCONV_VERSION "0.1.0"
 
+/* What C takes for an enumeration, said to C++, which else may take any value for one that the enumeration has. */
 #ifdef __cplusplus
+#define QCONV_ENUM_TYPE : int
 extern "C" {
+#else
+#define QCONV_ENUM_TYPE
 #endif
 
-typedef enum qconv_status {
+typedef enum qconv_status QCONV_ENUM_TYPE {
     QCONV_OK = 0,
     QCONV_INVALID_ARGUMENT = 1, /* a field, size or pointer is out of its range */
     QCONV_NO_KERNEL = 2,        /* no registered kernel serves this layer on this CPU */
@@ -41,7 +45,7 @@ const char *qconv_version(void);
 
 /* ---- quantizers ------------------------------------------------------------------------------------------------ */
 
-typedef enum qconv_quantizer_kind {
+typedef enum qconv_quantizer_kind QCONV_ENUM_TYPE {
     QCONV_IDENTITY = 0,     /* v */
     QCONV_SIGN = 1,         /* -1 if v < 0, else +1: -0.0 and NaN give +1 */
     QCONV_APPROXSIGN = 2,   /* forward as sign */
@@ -71,7 +75,7 @@ qconv_status qconv_quantizer_from_name(const char *name, qconv_quantizer_kind *k
 
 /* ---- layers ---------------------------------------------------------------------------------------------------- */
 
-typedef enum qconv_layer_kind {
+typedef enum qconv_layer_kind QCONV_ENUM_TYPE {
     QCONV_LAYER_CONV1D = 0,  /* y = conv(pad(x, 0), weight) + bias; bias may be NULL */
     QCONV_LAYER_NOACT = 1,   /* QConv1d_NoAct: y = conv(pad(x, pad_value), qw(weight)) */
     QCONV_LAYER_QCONV1D = 2, /* QConv1d: y = conv(pad(qi(x), pad_value), qw(weight)); padding is never quantized */
@@ -79,7 +83,7 @@ typedef enum qconv_layer_kind {
 } qconv_layer_kind;
 
 /* What a layer is asked for; a bit set. Weights are packed once for each direction named. */
-typedef enum qconv_direction {
+typedef enum qconv_direction QCONV_ENUM_TYPE {
     QCONV_FORWARD = 1,
     QCONV_GRAD_INPUT = 2,
     QCONV_GRAD_WEIGHT = 4, /* and grad_bias */
@@ -160,7 +164,7 @@ size_t qconv_layer_packed_bytes(const qconv_layer *layer);
 /* ---- training -------------------------------------------------------------------------------------------------- */
 
 /* What backward needs from the forward pass, given the layer's directions. */
-typedef enum qconv_saved {
+typedef enum qconv_saved QCONV_ENUM_TYPE {
     QCONV_SAVES_NOTHING = 0, /* neither x nor a state: grad_input of conv1d and QConv1d_NoAct */
     QCONV_SAVES_STATE = 1,   /* 2 bits an element, written by forward_training; x may be dropped */
     QCONV_SAVES_INPUT = 2    /* x itself: keep it until backward */
@@ -269,7 +273,7 @@ qconv_status qconv_fold_batch_norm(int64_t channels, const float *mean, const fl
 
 /* ---- registry -------------------------------------------------------------------------------------------------- */
 
-typedef enum qconv_path {
+typedef enum qconv_path QCONV_ENUM_TYPE {
     QCONV_PATH_B1B1 = 0,   /* xor and popcount on bit-planes: sign and low-bit DoReFa on both sides */
     QCONV_PATH_INT8 = 1,   /* 8-bit dot products: DoReFa and sign in any mix */
     QCONV_PATH_F32B1 = 2,  /* real inputs, binary weights: table lookup */
@@ -277,7 +281,7 @@ typedef enum qconv_path {
     QCONV_PATHS = 4
 } qconv_path;
 
-typedef enum qconv_op {
+typedef enum qconv_op QCONV_ENUM_TYPE {
     QCONV_OP_FORWARD = 0,
     QCONV_OP_GRAD_INPUT = 1,
     QCONV_OP_GRAD_WEIGHT = 2,
