@@ -11,7 +11,8 @@ namespace {
 
 // Outputs of one tile: enough to hide its set-up, few enough that its scratch stays in L2.
 constexpr std::int64_t widest_tile = 1024;
-// Of kernels with one output channel, whose tasks go through the rows of several groups: pieces of rows would lie apart.
+// Of kernels with one output channel, whose tasks go through the rows of several groups: pieces of rows would lie
+// apart.
 constexpr std::int64_t widest_tile_of_row = 4096;
 constexpr std::int64_t scratch_in_cache = 512 * std::int64_t{1024};
 constexpr std::int64_t fewest_blocks = 4;
