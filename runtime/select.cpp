@@ -25,6 +25,8 @@ constexpr double quantize_element = 6;
 constexpr double levels_as_float = 8;    // quantize_element, and a division
 constexpr double quantize_as_float = 60; // every kind is computed, divisions included, and one kept
 constexpr double join_words = 8;         // load, shift, or, and a loop of its own
+constexpr double join_bytes = 15;        // the same of four loads, what interleaves them, and the edge columns
+constexpr double keep_window = 8;        // of a window's sum: stored, loaded, multiplied, added, in a loop of its own
 constexpr double place_word = 2;         // load and store, to where the words of a window lie together
 constexpr double store_output = 4;
 constexpr double dot_with_vnni = 1;        // sdot is the same
@@ -48,8 +50,8 @@ double word_cost(const qconv_kernel &kernel, const Sizes &size, const PackedShap
                                                     : dot_without;
         double cost = words * padded_outputs * dot / word_lanes;
         cost += size.channels * size.columns * quantize_element / float_lanes;
-        if (kernel.window_sum != 0) cost += words * dot / word_lanes;
-        if (word_taps(kernel) > 1) cost += size.columns * join_words / word_lanes;
+        if (kernel.window_sum != 0) cost += (words * dot + keep_window) / word_lanes;
+        if (word_taps(kernel) > 1) cost += size.columns * join_bytes / word_lanes;
         return cost;
     }
     const double planes = kernel.input_planes;
