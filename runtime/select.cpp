@@ -27,6 +27,7 @@ constexpr double quantize_as_float = 60; // every kind is computed, divisions in
 constexpr double join_words = 8;         // load, shift, or, and a loop of its own
 constexpr double join_bytes = 15;        // the same of four loads, what interleaves them, and the edge columns
 constexpr double keep_window = 8;        // of a window's sum: stored, loaded, multiplied, added, in a loop of its own
+constexpr double short_stages = 8;       // of rows of one output channel: stages of little work each
 constexpr double place_word = 2;         // load and store, to where the words of a window lie together
 constexpr double store_output = 4;
 constexpr double dot_with_vnni = 1;        // sdot is the same
@@ -64,6 +65,7 @@ double word_cost(const qconv_kernel &kernel, const Sizes &size, const PackedShap
     if (kernel.vector_words > 1) cost += words * planes * place_word / word_lanes;
     const double doublings = std::bit_width(static_cast<unsigned>(word_taps(kernel))) - 1;
     cost += doublings * size.columns * planes * join_words / word_lanes;
+    if (packs && kernel.out_block == 1) cost += short_stages / float_lanes;
     return cost;
 }
 
