@@ -96,9 +96,10 @@ protected:
         padded(p, c, g, n) = select(c < channels(), at, 0.0f);
         return padded;
     }
-    /// Cases of float_input worth code of their own: x as it is, signs, quantizers without the costly tanh.
+    /// Cases of float_input worth code of their own: x as it is, signs, levels, quantizers without the costly tanh.
     std::vector<Expr> float_input_cases() const {
         return {quantizer == QCONV_IDENTITY && mix == 0.0f, quantizer == QCONV_SIGN && mix == 0.0f,
+                quantizer == QCONV_INPUTDOREFA && mix == 0.0f,
                 quantizer != QCONV_WEIGHTDOREFA && next != QCONV_WEIGHTDOREFA};
     }
 

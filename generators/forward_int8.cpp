@@ -49,6 +49,11 @@ public:
         schedules::ForwardStages stages;
         fill(stages, input, {quantizer == QCONV_INPUTDOREFA});
         stages.phased = !splits_phases() ? Func() : words;
+        if (word_channels > 1 && !stages.phase_cases.empty()) {
+            // At any other stride bytes are gathered one by one, and of several channels that is a large part of all.
+            for (int known : {4, 5, 8})
+                stages.phase_cases.push_back(stride() == known);
+        }
         stages.out_block = out_block;
         stages.element = element_of_word;
         stages.acc = acc, stages.taps = taps, stages.rows = rows;

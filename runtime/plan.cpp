@@ -11,6 +11,9 @@ namespace {
 
 // Outputs of one tile: enough to hide its set-up, few enough that its scratch stays in L2.
 constexpr std::int64_t widest_tile = 1024;
+// Of kernels with one output channel, whose tasks go through the rows of several groups: pieces of rows would lie
+// apart.
+constexpr std::int64_t widest_tile_of_row = 4096;
 constexpr std::int64_t scratch_in_cache = 512 * std::int64_t{1024};
 constexpr std::int64_t fewest_blocks = 4;
 
@@ -39,7 +42,8 @@ std::int64_t widest_in_cache(const qconv_kernel &kernel, const qconv_layer_confi
     const std::int64_t positions = scratch_in_cache / scratch_per_position(kernel, config) - tap_span(config);
     const std::int64_t blocks = positions / (config.stride * block);
     const std::int64_t fewest = std::max(fewest_blocks, ceil_div(2 * tap_span(config), config.stride * block));
-    const std::int64_t most = std::max<std::int64_t>(widest_tile / block, 1);
+    const std::int64_t widest = kernel.out_block == 1 && kernel.tables == 0 ? widest_tile_of_row : widest_tile;
+    const std::int64_t most = std::max<std::int64_t>(widest / block, 1);
     return std::min(std::max(blocks, fewest), most);
 }
 

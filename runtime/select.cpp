@@ -22,8 +22,12 @@ constexpr double popcount_bytes =
     8;                             // xor, and, shift, and, two table shuffles, two adds; ARM counts bytes as x86 words
 constexpr double pack_element = 2; // compare, masked or
 constexpr double quantize_element = 6;
+constexpr double levels_as_float = 8;    // quantize_element, and a division
 constexpr double quantize_as_float = 60; // every kind is computed, divisions included, and one kept
 constexpr double join_words = 8;         // load, shift, or, and a loop of its own
+constexpr double join_bytes = 15;        // the same of four loads, what interleaves them, and the edge columns
+constexpr double keep_window = 8;        // of a window's sum: stored, loaded, multiplied, added, in a loop of its own
+constexpr double short_stages = 8;       // of rows of one output channel: stages of little work each
 constexpr double place_word = 2;         // load and store, to where the words of a window lie together
 constexpr double store_output = 4;
 constexpr double dot_with_vnni = 1;        // sdot is the same
@@ -47,8 +51,8 @@ double word_cost(const qconv_kernel &kernel, const Sizes &size, const PackedShap
                                                     : dot_without;
         double cost = words * padded_outputs * dot / word_lanes;
         cost += size.channels * size.columns * quantize_element / float_lanes;
-        if (kernel.window_sum != 0) cost += words * dot / word_lanes;
-        if (word_taps(kernel) > 1) cost += size.columns * join_words / word_lanes;
+        if (kernel.window_sum != 0) cost += (words * dot + keep_window) / word_lanes;
+        if (word_taps(kernel) > 1) cost += size.columns * join_bytes / word_lanes;
         return cost;
     }
     const double planes = kernel.input_planes;
@@ -61,6 +65,7 @@ double word_cost(const qconv_kernel &kernel, const Sizes &size, const PackedShap
     if (kernel.vector_words > 1) cost += words * planes * place_word / word_lanes;
     const double doublings = std::bit_width(static_cast<unsigned>(word_taps(kernel))) - 1;
     cost += doublings * size.columns * planes * join_words / word_lanes;
+    if (packs && kernel.out_block == 1) cost += short_stages / float_lanes;
     return cost;
 }
 
@@ -70,7 +75,9 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
     const MixedQuantizer quantizer = input_quantizer(config);
     const bool simple =
         quantizer.mix == 0 && (quantizer.first.kind == QCONV_IDENTITY || input_representation(config).binary());
-    const double input = size.channels * size.columns * (simple ? pack_element : quantize_as_float) / lanes;
+    const bool leveled = quantizer.mix == 0 && quantizer.first.kind == QCONV_INPUTDOREFA;
+    const double element = simple ? pack_element : leveled ? levels_as_float : quantize_as_float;
+    const double input = size.channels * size.columns * element / lanes;
     if (kernel.path == QCONV_PATH_F32F32) {
         const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
         const bool few = kernel.out_block * kernel.width_block < 4 * lanes, wide = kernel.width_block > 2 * lanes;

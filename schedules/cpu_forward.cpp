@@ -76,7 +76,10 @@ void schedule_input(const Func &y, const OutputStages &s, const Loops &loops, co
 
 void Cpu::schedule_sums(const ForwardStages &s, const LoopLevel &level, const Target &target) const {
     Func acc = s.acc;
-    const int lanes = std::min(target.natural_vector_size<int32_t>(), s.width_block);
+    // A step of one output channel loads every vector anew, from anywhere: 64 bytes nearly always cross a cache line.
+    const bool loads_most = s.out_block == 1 && acc.types().front().is_float() && s.width_block >= 64;
+    const int natural = target.natural_vector_size<int32_t>();
+    const int lanes = std::min(loads_most ? std::min(natural, 8) : natural, s.width_block);
     acc.compute_at(level)
         .bound_extent(s.w, s.width_block)
         .bound_extent(s.o, s.out_block)
