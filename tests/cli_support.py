@@ -36,8 +36,8 @@ class Cli(unittest.TestCase):
             path.write_text(content if isinstance(content, str) else json.dumps(content))
         return str(path)
 
-    def run_tool(self, *arguments, **options):
-        return subprocess.run([QCONVC, *map(str, arguments)], capture_output=True, text=True, timeout=300, **options)
+    def run_tool(self, *arguments, timeout=300, **options):
+        return subprocess.run([QCONVC, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, **options)
 
     def refuse(self, arguments, *words, code=2, **options):
         """Runs qconvc; it must fail with that code and one message that holds every word."""
