@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # The .deb packages as a new user meets them: a bare Debian bookworm (debootstrap's minbase), `apt install` of the package
 # and nothing else, then everything that docs/packaging.md promises. By hand, as root; it needs the network for apt:
-#   clean_root.sh FOLDER_WITH_THE_DEBS ROOT [MIRROR]
-# ROOT is made if it does not exist; it is left for a look, and for a second run of the later steps.
+#   clean_root.sh FOLDER_WITH_THE_DEBS ROOT
+# ROOT is made if it does not exist, from where this machine's apt gets bookworm; it is left for a look, and for a second run.
 set -euo pipefail
-debs=$(realpath "$1") root=$2 mirror=${3:-http://deb.debian.org/debian}
+[ $# -eq 2 ] || { echo "usage: clean_root.sh FOLDER_WITH_THE_DEBS ROOT" >&2; exit 2; }
+debs=$1 root=$2
+ls "$debs"/qconv_*.deb "$debs"/qconv-inspect_*.deb >/dev/null || { echo "clean_root.sh: $debs: no such packages; cpack makes them" >&2; exit 2; }
 tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-if [ ! -d "$root/usr" ]; then debootstrap --variant=minbase bookworm "$root" "$mirror"; fi
-cat >"$root/etc/apt/sources.list" <<EOF
-deb $mirror bookworm main
-deb $mirror bookworm-updates main
-deb $mirror-security bookworm-security main
-EOF
+sources() { apt-get indextargets --format "$1" 'Created-By: Packages' 'Component: main' | grep bookworm | sort -u; }
+if [ ! -d "$root/usr" ]; then
+    mirror=$(sources '$(REPO_URI) $(RELEASE)' | awk '$2 == "bookworm" { print $1; exit }')
+    debootstrap --variant=minbase bookworm "$root" "$mirror"
+fi
+sources 'deb $(REPO_URI) $(RELEASE) main' >"$root/etc/apt/sources.list"
 rm -rf "$root/try"
 mkdir "$root/try"
 cp "$debs"/qconv_*.deb "$debs"/qconv-inspect_*.deb "$root/try"
