@@ -19,6 +19,11 @@ constexpr std::int64_t fewest_blocks = 4;
 
 // Waking a thread costs some microseconds: a worker must have this much to do.
 constexpr double nanoseconds_per_worker = 10'000;
+// Of input or output, quantized and packed or scaled and stored: what layers of few channels spend most of their time
+// on.
+constexpr double nanoseconds_per_element = 0.1;
+// Two threads that each write a part of a channel's row share a cache line at the seam, which goes back and forth.
+constexpr double nanoseconds_per_seam = 50;
 
 double multiplications_per_nanosecond(const qconv_kernel &kernel) {
     switch (kernel.path) {
@@ -49,9 +54,16 @@ std::int64_t widest_in_cache(const qconv_kernel &kernel, const qconv_layer_confi
 
 } // namespace
 
-std::int64_t worthwhile_workers(const qconv_kernel &kernel, double multiplications, int threads) {
-    const double worth = multiplications / multiplications_per_nanosecond(kernel) / nanoseconds_per_worker;
-    return static_cast<std::int64_t>(std::clamp(worth, 1.0, static_cast<double>(threads)));
+std::int64_t worthwhile_workers(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t batch,
+                                std::int64_t width, int threads, std::int64_t channels_of_task) {
+    const double inputs = static_cast<double>(config.in_channels) * static_cast<double>(width);
+    const double outputs = static_cast<double>(config.out_channels) * static_cast<double>(width_out(config, width));
+    const double multiplications = outputs * static_cast<double>(window_elements(config));
+    const double nanoseconds = static_cast<double>(batch) * (multiplications / multiplications_per_nanosecond(kernel) +
+                                                             (inputs + outputs) * nanoseconds_per_element);
+    const bool seams = batch * config.groups < threads;
+    const double least = nanoseconds_per_worker + (seams ? double(channels_of_task) * nanoseconds_per_seam : 0);
+    return static_cast<std::int64_t>(std::clamp(nanoseconds / least, 1.0, double(threads)));
 }
 
 std::int64_t choose_tiles(std::int64_t fewest, std::int64_t blocks, std::int64_t rows, std::int64_t workers) {
@@ -70,10 +82,7 @@ Plan make_plan(const qconv_kernel &kernel, const qconv_layer_config &config, std
     const std::int64_t blocks = ceil_div(plan.width_out, block);
     const std::int64_t rows = batch * config.groups;
 
-    const double multiplications = static_cast<double>(batch) * static_cast<double>(plan.width_out) *
-                                   static_cast<double>(config.out_channels) *
-                                   static_cast<double>(window_elements(config));
-    const std::int64_t workers = worthwhile_workers(kernel, multiplications, threads);
+    const std::int64_t workers = worthwhile_workers(kernel, config, batch, width, threads, out_in_group(config));
 
     std::int64_t tiles = ceil_div(blocks, widest_in_cache(kernel, config));
     if (workers > 1) tiles = choose_tiles(tiles, blocks, rows, workers);

@@ -24,11 +24,6 @@ constexpr std::int64_t sums_in_cache =
     128 * std::int64_t{1024}; // bytes of one task's grad_weight sums: more of them share a table
 constexpr std::int64_t most_indexes = std::int64_t{4} << 20; // bytes of table indexes made in one call
 
-double multiplications(const qconv_layer_config &config, std::int64_t batch, std::int64_t width) {
-    return static_cast<double>(batch) * static_cast<double>(width_out(config, width)) *
-           static_cast<double>(config.out_channels) * static_cast<double>(window_elements(config));
-}
-
 std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
     return ceil_div(value, multiple) * multiple;
 }
@@ -121,7 +116,7 @@ GradInputPlan plan_grad_input(const qconv_kernel &kernel, const qconv_layer_conf
     const std::int64_t block = kernel.width_block;
     const std::int64_t blocks = ceil_div(ceil_div(width, config.stride), block);
     const std::int64_t rows = batch * config.groups;
-    const std::int64_t workers = worthwhile_workers(kernel, multiplications(config, batch, width), threads);
+    const std::int64_t workers = worthwhile_workers(kernel, config, batch, width, threads, channels_in_group(config));
 
     const std::int64_t reach = shift_range(config);
     const std::int64_t fit = tile_in_cache / (padded_outputs(kernel, config) * float_bytes) - reach;
@@ -154,7 +149,7 @@ GradWeightPlan plan_grad_weight(const qconv_kernel &kernel, const qconv_layer_co
     if (indexes > 0) plan.samples = std::clamp<std::int64_t>(most_indexes / indexes, 1, plan.samples);
 
     const std::int64_t rows = ceil_div(out_in_group(config), kernel.out_block) * config.groups;
-    const std::int64_t workers = worthwhile_workers(kernel, multiplications(config, plan.samples, width), threads);
+    const std::int64_t workers = worthwhile_workers(kernel, config, plan.samples, width, threads, 0);
     const std::int64_t blocks = ceil_div(channels_in_group(config), channel_block(kernel));
     std::int64_t tiles = ceil_div(channels_in_group(config), channels);
     if (workers > 1) tiles = choose_tiles(tiles, blocks, rows, workers);

@@ -5,7 +5,9 @@
 #include <HalideRuntime.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <mutex>
 #include <string>
@@ -21,6 +23,9 @@ namespace {
 constexpr int max_threads = 1024;
 constexpr int chunks_per_worker = 4;
 
+using Clock = std::chrono::steady_clock;
+constexpr Clock::duration caller_patience = std::chrono::milliseconds(1);
+
 int affinity_size() {
     cpu_set_t mask;
     if (sched_getaffinity(0, sizeof mask, &mask) == 0) return std::clamp(CPU_COUNT(&mask), 1, max_threads);
@@ -33,16 +38,21 @@ std::atomic<int> &thread_count() {
     return count;
 }
 
-// One parallel loop. Workers take chunks until none is left, so that a worker which starts late, or never, holds up
-// nobody, and no more than the call's number of workers ever run at once: each has its own slab.
+// One parallel loop. A thread begins with the same chunks in every call, since what they read and write may still lie
+// in its core's caches. Then it takes whatever is left, so that a thread which starts late, or never, holds up nobody.
+// No more than the call's number of workers ever run at once: each has its own slab.
 struct Loop {
     halide_task_t task;
     int min;
     int size;
     std::uint8_t *closure;
+    std::thread::id caller;
+    int workers;
     int chunks;
-    std::atomic<int> next{0};
     std::atomic<int> status{0};
+    std::atomic<int> not_taken{chunks};
+    std::atomic<int> not_done{chunks};
+    std::array<std::atomic<bool>, std::size_t{max_threads} * chunks_per_worker> taken{};
 };
 
 int run_range(void *user_context, halide_task_t task, int begin, int end, std::uint8_t *closure) {
@@ -61,18 +71,46 @@ struct Handlers {
 };
 Handlers others;
 
+// Where the calling thread begins, of `workers` shares. Halide's threads take workers' numbers in any order.
+int share_of_this_thread(const Loop &loop) {
+    static std::atomic<int> threads_of_pool{0};
+    if (std::this_thread::get_id() == loop.caller) return 0;
+    thread_local const int number = threads_of_pool.fetch_add(1, std::memory_order_relaxed);
+    return 1 + number % (loop.workers - 1);
+}
+
+// Threads that sleep take long to wake, tens of microseconds and more in a virtual machine, and then find that their
+// share was done elsewhere, or is wanted back from another core's caches. So neither is sleep the first resort, nor
+// stealing.
+void wait_while_any(const std::atomic<int> &count, Clock::duration patience) {
+    const auto end = Clock::now() + patience;
+    while (count.load(std::memory_order_relaxed) > 0 && Clock::now() < end) {
+        std::this_thread::yield();
+    }
+}
+
 int run_worker(void *user_context, int worker, std::uint8_t *loop_pointer) {
     Loop &loop = *reinterpret_cast<Loop *>(loop_pointer);
     const CallContext::WorkerScope scope(static_cast<CallContext *>(user_context), worker);
     const auto bound = [&loop](int chunk) {
         return loop.min + static_cast<int>(std::int64_t{loop.size} * chunk / loop.chunks);
     };
-    while (loop.status.load(std::memory_order_relaxed) == 0) {
-        const int chunk = loop.next.fetch_add(1, std::memory_order_relaxed);
-        if (chunk >= loop.chunks) break;
+    const auto share = [&loop](int number) {
+        return static_cast<int>(std::int64_t{loop.chunks} * number / loop.workers);
+    };
+    const int own = share_of_this_thread(loop), first = share(own), end = share(own + 1);
+    const auto start = Clock::now();
+    for (int i = 0; i < loop.chunks && loop.status.load(std::memory_order_relaxed) == 0; ++i) {
+        // As long as its own share took: then the others should be as far.
+        if (i == end - first) wait_while_any(loop.not_taken, Clock::now() - start);
+        const int chunk = (first + i) % loop.chunks;
+        if (loop.taken[static_cast<std::size_t>(chunk)].exchange(true, std::memory_order_relaxed)) continue;
+        loop.not_taken.fetch_sub(1, std::memory_order_relaxed);
         const int status = run_range(user_context, loop.task, bound(chunk), bound(chunk + 1), loop.closure);
         if (status != 0) loop.status.store(status, std::memory_order_relaxed);
+        loop.not_done.fetch_sub(1, std::memory_order_relaxed);
     }
+    if (own == 0) wait_while_any(loop.not_done, caller_patience);
     return loop.status.load(std::memory_order_relaxed);
 }
 
@@ -80,7 +118,8 @@ int run_loop(CallContext &context, halide_task_t task, int min, int size, std::u
     // A loop inside a worker's share runs there: the other workers have shares of their own.
     const int workers = std::min(context.workers(), size);
     if (workers <= 1 || context.on_worker()) return run_range(&context, task, min, min + size, closure);
-    Loop loop{task, min, size, closure, std::min(size, workers * chunks_per_worker)};
+    const int chunks = std::min(size, workers * chunks_per_worker);
+    Loop loop{task, min, size, closure, std::this_thread::get_id(), workers, chunks};
     return halide_default_do_par_for(&context, run_worker, 0, workers, reinterpret_cast<std::uint8_t *>(&loop));
 }
 
