@@ -1,4 +1,5 @@
 // One layer called from many threads, many layers at once, and the thread setting.
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <string>
@@ -7,9 +8,12 @@
 
 #include <sched.h>
 
+#include "memory.h"
 #include "qconv/qconv.h"
 #include "support/catch.h"
 #include "support/layer_case.h"
+#include "threads.h"
+#include "workspace.h"
 
 namespace qconv::test {
 namespace {
@@ -93,6 +97,32 @@ TEST_CASE("threads: the setting", "[threads]") {
         CHECK(qconv_set_num_threads(good) == QCONV_OK);
         CHECK(qconv_get_num_threads() == good);
     }
+}
+
+TEST_CASE("threads: a loop runs every index once, on no more workers than it has", "[threads]") {
+    const int before = qconv_get_num_threads();
+    for (const int workers : {1, 2, 3, 8}) {
+        REQUIRE(qconv_set_num_threads(workers) == QCONV_OK);
+        const std::size_t slab = slab_bytes(0);
+        const Memory memory(slab * static_cast<std::size_t>(workers));
+        CallContext context(memory.data(), slab, workers);
+        for (const int count : {1, 2, 3, 7, 8, 31, 32, 33, 1000}) {
+            INFO(workers << " workers, " << count << " indexes");
+            std::vector<std::atomic<int>> runs(static_cast<size_t>(count));
+            std::atomic<int> inside{0};
+            std::atomic<int> most{0};
+            parallel_for(context, count, [&](int i) {
+                const int now = ++inside;
+                for (int seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {
+                }
+                ++runs[static_cast<size_t>(i)];
+                --inside;
+            });
+            CHECK(std::all_of(runs.begin(), runs.end(), [](const std::atomic<int> &n) { return n == 1; }));
+            CHECK(most <= workers);
+        }
+    }
+    REQUIRE(qconv_set_num_threads(before) == QCONV_OK);
 }
 
 TEST_CASE("threads: one layer called from many", "[threads]") {
