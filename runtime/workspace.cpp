@@ -69,7 +69,7 @@ std::size_t scratch_bytes(const qconv_kernel &kernel, const qconv_layer_config &
     const std::int64_t block = kernel.width_block;
     const std::int64_t span = scratch_span(kernel, config);
     const std::int64_t positions = (tile_width + 2 * block + 128) * config.stride + span + 256;
-    constexpr std::int64_t small_stages = 16 * 1024;
+    constexpr std::int64_t small_stages = std::int64_t{16} * 1024;
     std::int64_t bytes = positions * scratch_per_position(kernel, config) + small_stages;
     if (kernel.tables > 0) {
         // Lookup tables of one block of positions, and the sums of all output channels there.

@@ -43,11 +43,12 @@ void BenchKernels::choose_all(const std::vector<BenchRow> &rows, const std::stri
             choice[op] = forced + "@" + target_;
         const qconv_layer_config config = timed_config(row.config, work_, choice);
         KernelChoice &chosen = choices_[kind].emplace_back(choice);
-        // A row that no kernel serves is reported when its turn comes, by the layer it cannot create.
         try {
             for (const qconv_op op : work_)
                 chosen[op] = std::string(select_kernel(config, op, cpu_features()).name) + "@" + target_;
         } catch (const std::exception &) {
+            // A row that no kernel serves is reported when its turn comes, by the layer it cannot create.
+            continue;
         }
     }
 }

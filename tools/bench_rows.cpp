@@ -193,7 +193,7 @@ void serve_rows(const std::vector<BenchRow> &rows, const std::string &kind, cons
         } catch (const std::exception &error) {
             answer = {{"error", error.what()}};
         }
-        std::cout << answer.dump() << std::endl;
+        std::cout << answer.dump() << '\n' << std::flush;
     }
 }
 

@@ -105,9 +105,9 @@ void LayerRun::spoil() {
 }
 
 double LayerRun::macs() const {
+    const int64_t channels = config_.in_channels / config_.groups;
     return static_cast<double>(data_.batch) * static_cast<double>(config_.out_channels) *
-           static_cast<double>(config_.in_channels / config_.groups) * static_cast<double>(config_.kernel_size) *
-           static_cast<double>(width_out_);
+           static_cast<double>(channels) * static_cast<double>(config_.kernel_size) * static_cast<double>(width_out_);
 }
 
 const qconv_kernel &LayerRun::kernel(qconv_op op) const {

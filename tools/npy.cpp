@@ -120,7 +120,7 @@ Tensor read_npy(const fs::path &path) {
     if (stream.gcount() != start.size() || std::string_view(start.data(), 6) != kMagic) {
         throw fail("is not a .npy file (it does not begin with \\x93NUMPY)");
     }
-    const int version = start[6];
+    const int version = static_cast<unsigned char>(start[6]);
     if (version < 1 || version > 3) throw fail(fmt::format("is .npy version {}; 1 to 3 are known", version));
     const std::size_t length_bytes = version == 1 ? 2 : 4;
     uint32_t length = 0;

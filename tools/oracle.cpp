@@ -43,8 +43,9 @@ int64_t Oracle::affordable(double macs_of_one, int64_t least) const {
 std::vector<int64_t> Oracle::columns() const {
     const qconv_layer_config &c = config_;
     const int64_t width_out = reference::width_out(c, data_.width);
+    const int64_t channels = c.in_channels / c.groups;
     const double column_macs = static_cast<double>(data_.batch) * static_cast<double>(c.out_channels) *
-                               static_cast<double>(c.in_channels / c.groups) * static_cast<double>(c.kernel_size);
+                               static_cast<double>(channels) * static_cast<double>(c.kernel_size);
     constexpr int64_t kLeastColumns = 8;
     const int64_t most = affordable(column_macs, kLeastColumns);
     std::vector<int64_t> all(static_cast<std::size_t>(width_out));

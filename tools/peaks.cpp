@@ -28,8 +28,10 @@ namespace {
     void run(int64_t count) {                                                                                      \
         asm volatile(PREPARE ".p2align 5\n1:\n" BODY "decq %0\njnz 1b\n" FINISH : "+r"(count) : : QCONV_CLOBBERS); \
     }
+// NOLINTBEGIN(bugprone-macro-parentheses): text, joined to its neighbours
 #define QCONV_LOOP_VEX(PREPARE, BODY) QCONV_LOOP(QCONV_SIXTEEN(QCONV_ZERO_VEX) PREPARE, BODY, "vzeroupper\n")
 #define QCONV_LOOP_SSE(PREPARE, BODY) QCONV_LOOP(QCONV_SIXTEEN(QCONV_ZERO_SSE) PREPARE, BODY, "")
+// NOLINTEND(bugprone-macro-parentheses)
 
 // ---- xor + popcount + add
 // --------------------------------------------------------------------------------------------

@@ -20,9 +20,9 @@ struct Workload {
     int64_t width_out() const { return (width + pad_left + pad_right - dilation * (kernel_size - 1) - 1) / stride + 1; }
     /// Multiply-adds of one call, whatever the bit widths.
     double macs() const {
-        return static_cast<double>(batch) * static_cast<double>(out_channels) *
-               static_cast<double>(in_channels / groups) * static_cast<double>(kernel_size) *
-               static_cast<double>(width_out());
+        const int64_t channels = in_channels / groups;
+        return static_cast<double>(batch) * static_cast<double>(out_channels) * static_cast<double>(channels) *
+               static_cast<double>(kernel_size) * static_cast<double>(width_out());
     }
 };
 

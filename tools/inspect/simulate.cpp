@@ -35,7 +35,7 @@ public:
 };
 
 template <class Target>
-std::unique_ptr<Target> or_default(Target *specific, auto... arguments) {
+std::unique_ptr<Target> or_default(Target *specific, const auto &...arguments) {
     return std::unique_ptr<Target>(specific ? specific : new Target(arguments...));
 }
 
