@@ -36,8 +36,7 @@ public:
         part(w, o, g, n, z) = 0.0f;
         part(w, o, g, n, z) += lookup.table(reach(w, r.x, dilation(), kernel_size(), {entry, z * tables + r.y, g, n}));
 
-        const int chunk_channels = tables.value() * table_channels.value();
-        RDom chunk(0, (channels() + (chunk_channels - 1)) / chunk_channels, "chunk");
+        RDom chunk(0, (channels() + (chunk_channels() - 1)) / chunk_channels(), "chunk");
         chunks = chunk.x;
         acc(w, o, g, n) = 0.0f;
         acc(w, o, g, n) += part(w, o, g, n, chunk);
@@ -47,7 +46,7 @@ public:
     void schedule() {
         if (using_autoscheduler()) {
             return estimate_call({tables, kernel_taps, group_outputs(),
-                                  blocks(group_channels(), tables.value() * table_channels.value()), groups});
+                                  blocks(group_channels(), chunk_channels()), groups});
         }
         schedules::LookupStages stages;
         fill(stages, input, float_input_cases());
@@ -60,6 +59,9 @@ public:
     }
 
 private:
+    /// Input channels of a chunk: those of all its tables.
+    int chunk_channels() const { return tables.value() * table_channels.value(); }
+
     std::vector<Func> input;
     LookupTable lookup;
     Func part{"part"}, acc{"acc"};

@@ -30,8 +30,7 @@ public:
         part(column, phase, c, g, n, z) = 0.0f;
         part(column, phase, c, g, n, z) += lookup.table(reach(column, r.y), entry, z * tables + r.x, g, n);
 
-        const int chunk_outputs = tables.value() * table_channels.value();
-        RDom chunk(0, (outputs() + (chunk_outputs - 1)) / chunk_outputs, "chunk");
+        RDom chunk(0, (outputs() + (chunk_outputs() - 1)) / chunk_outputs(), "chunk");
         chunks = chunk.x;
         acc(column, phase, c, g, n) = 0.0f;
         acc(column, phase, c, g, n) += part(column, phase, c, g, n, chunk);
@@ -41,7 +40,7 @@ public:
     void schedule() {
         if (using_autoscheduler()) {
             return estimate_call({tables, kernel_taps, group_channels(),
-                                  blocks(group_outputs(), tables.value() * table_channels.value()), groups});
+                                  blocks(group_outputs(), chunk_outputs()), groups});
         }
         schedules::GradInputLookupStages stages;
         fill(stages, padded);
@@ -53,6 +52,9 @@ public:
     }
 
 private:
+    /// Output channels of a chunk: those of all its tables.
+    int chunk_outputs() const { return tables.value() * table_channels.value(); }
+
     Func padded, part{"part"}, acc{"acc"};
     LookupTable lookup;
     RVar taps, rows, chunks;
