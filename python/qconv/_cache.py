@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from . import _device
+from . import _device, _native
 from ._layer import LayerSpec, layer_spec
 from ._library import Layer
 
@@ -119,6 +119,13 @@ def _check_shapes(spec: LayerSpec, weight: Tensor, bias: Tensor | None) -> None:
 def forget(weight: Tensor) -> None:
     """Drops what is packed of a weight: after a change that PyTorch does not count, as one through `.data`."""
     _entries.pop(id(weight), None)
+    if _native.MODULE is not None:
+        _native.MODULE.forget(weight)
+
+
+def count_weights() -> int:
+    """Weights with packed layers."""
+    return len(_entries) + (0 if _native.MODULE is None else _native.MODULE.count_weights())
 
 
 def _count_step(optimizer: torch.optim.Optimizer, *_: object) -> None:

@@ -111,11 +111,13 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 _EXCEPTIONS: dict[int, type[Exception]] = {1: ValueError, 4: MemoryError}
 
 
+PATH = Path(os.environ.get("QCONV_LIBRARY") or Path(__file__).parent / "lib" / "qconv" / "libqconv.so")
+
+
 def _load() -> ctypes.CDLL:
-    path = os.environ.get("QCONV_LIBRARY") or str(Path(__file__).parent / "lib" / "qconv" / "libqconv.so")
     try:
         # dlopen's own message is about one file; this one says what to do.
-        library = ctypes.CDLL(path)
+        library = ctypes.CDLL(str(PATH))
     except OSError as error:
         raise ImportError(
             f"cannot load libqconv: {error}. `pip install .` in the repository builds it; "
@@ -137,16 +139,12 @@ def check(status: int) -> None:
 
 check(LIBRARY.qconv_register_generic_kernels())
 
-_threads = 0
-
-
 def follow_torch_threads() -> None:
-    """Kernels use as many threads as PyTorch does."""
-    global _threads
-    threads = torch.get_num_threads()
-    if threads != _threads:
-        check(LIBRARY.qconv_set_num_threads(min(threads, 1024)))
-        _threads = threads
+    """Kernels use as many threads as PyTorch does. libqconv is asked each time, since others set its number too
+    (_native.cpp)."""
+    threads = min(torch.get_num_threads(), 1024)
+    if threads != LIBRARY.qconv_get_num_threads():
+        check(LIBRARY.qconv_set_num_threads(threads))
 
 
 def version() -> str:

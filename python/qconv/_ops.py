@@ -4,12 +4,14 @@ A layer travels as the text of _layer.layer_text. `training` is `forward` with a
 state that `backward` needs where the layer saves one: the signs and masks of x, 2 bits an element, instead of x.
 """
 
+from types import SimpleNamespace
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.library import Library
 
-from . import _cache, _composite
+from . import _cache, _composite, _native
 from ._layer import LayerSpec, is_compiling, layer_spec
 from ._library import (
     FORWARD,
@@ -54,8 +56,11 @@ def _check_input(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LayerSpec
         raise TypeError(f"input is {x.dtype} and weight {weight.dtype}; they must be alike")
     if weight.device != x.device:
         raise ValueError(f"input is on {x.device} and weight on {weight.device}; they must be on one device")
-    if bias is not None and bias.device != x.device:
-        raise ValueError(f"input is on {x.device} and bias on {bias.device}; they must be on one device")
+    if bias is not None:
+        if bias.dtype != x.dtype:
+            raise TypeError(f"input is {x.dtype} and bias {bias.dtype}; they must be alike")
+        if bias.device != x.device:
+            raise ValueError(f"input is on {x.device} and bias on {bias.device}; they must be on one device")
     if spec.width_out(width) < 1:
         raise ValueError(
             f"width is {width}; with its padding ({width + spec.pad_left + spec.pad_right}) it must be at least the "
@@ -333,8 +338,22 @@ for _name in ("forward", "training"):
         torch.library.register_autocast(f"qconv::{_name}", _place, _float32, lib=_library)
 
 
+def _backward_in_python(saved_tensors: tuple, call: tuple, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    """_Direct.backward, of a call that was made natively."""
+    return _Direct.backward(SimpleNamespace(saved_tensors=saved_tensors, call=call), grad_output)[:3]
+
+
+if _native.MODULE is not None:
+    _native.MODULE.open(lambda text: bytes(layer_spec(text).config(FORWARD)), _backward_in_python)
+_convolve_natively = None if _native.MODULE is None else _native.MODULE.convolve
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
     """The layer, with gradients for whatever asks for them; [in_channels, width] is a batch of one."""
+    if _convolve_natively is not None and type(x) is Tensor and not is_compiling():
+        y = _convolve_natively(x, weight, bias, layer)
+        if y is not None:
+            return y
     if x.dim() == 2:
         return convolve(x.unsqueeze(0), weight, bias, layer).squeeze(0)
     directions = 0

@@ -326,13 +326,14 @@ def test_repack():
 
 
 def test_packed_layers_go_with_their_weights():
+    gc.collect()
+    before = _cache.count_weights()
     weight = torch.randn(4, 4, 3)
     qconv.conv1d(torch.randn(1, 4, 12), weight)
-    key = id(weight)
-    assert key in _cache._entries
+    assert _cache.count_weights() == before + 1
     del weight
     gc.collect()
-    assert key not in _cache._entries
+    assert _cache.count_weights() == before
 
 
 def test_gradient_of_two_uses():
