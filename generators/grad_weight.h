@@ -56,7 +56,10 @@ public:
 protected:
     Halide::Var k{"k"}; ///< tap
 
-    Expr channels() const { return group_size(this->in_channels, grad_weight.dim(1).extent()); }
+    /// Whether the rows of weight and grad_weight are one dimension, of channels and their taps, and the next is 1.
+    virtual bool joins_taps() const { return false; }
+
+    Expr channels() const { return group_size(this->in_channels, x.dim(1).extent()); }
     Expr outputs() const { return group_size(this->out_channels, grad_weight.dim(2).extent()); }
     Expr kernel_size() const { return constant_or(this->kernel_taps, kernel_size_in); }
     Expr dilation() const { return constant_or(this->dilation_by, dilation_in); }
@@ -114,10 +117,10 @@ protected:
                 quantizer != QCONV_WEIGHTDOREFA && next != QCONV_WEIGHTDOREFA};
     }
 
-    /// The derivative of the weight quantizer at weight (k, c, o, g).
-    Expr surrogate() const {
-        const Expr last = this->last_index(kernel_size(), !needs_no_weight());
-        const Expr v = weight(this->using_autoscheduler() ? Halide::min(k, last) : Expr(k), c, o, g);
+    /// The derivative of the weight quantizer at weight (at, c, o, g).
+    Expr surrogate(const Halide::Var &at) const {
+        const Expr last = this->last_index(weight_extents()[0], !needs_no_weight());
+        const Expr v = weight(this->using_autoscheduler() ? Halide::min(at, last) : Expr(at), c, o, g);
         const Expr first = quantizers::gradient(weight_quantizer, v, weight_beta);
         const Expr second = quantizers::gradient(weight_next, v, weight_next_beta);
         const Expr mixed = Halide::select(weight_mix == 0.0f, first, second * weight_mix + first * (1.0f - weight_mix));
@@ -131,6 +134,11 @@ protected:
         stages.cases = {needs_no_weight()};
     }
 
+    std::vector<Expr> weight_extents() const {
+        if (joins_taps()) return {channels() * kernel_size(), 1, outputs(), int(this->groups)};
+        return {kernel_size(), channels(), outputs(), int(this->groups)};
+    }
+
     Expr from_state() const { return source == int(Surrogate::FromState); }
     Expr needs_no_weight() const { return weight_factor == int(Surrogate::One); }
 
@@ -138,13 +146,14 @@ protected:
     void estimate_call(int tile) {
         const int out = this->width_out_estimate, images = this->batch_estimate, group_count = this->groups;
         const int in = this->width_estimate, channels_of_group = this->group_channels();
-        const std::vector<int> weights{this->kernel_taps, channels_of_group, this->group_outputs(), group_count};
+        const int taps = this->kernel_taps, row = joins_taps() ? taps * channels_of_group : taps;
+        const std::vector<int> weights{row, joins_taps() ? 1 : channels_of_group, this->group_outputs(), group_count};
         this->estimate_buffer(grad_output, {out, this->group_outputs(), group_count, images});
         this->estimate_buffer(x, {in, channels_of_group, group_count, images});
         this->estimate_buffer(state, {int(state_words(in)), 2, channels_of_group, group_count, images});
         this->estimate_buffer(weight, weights);
         this->estimate_buffer(grad_weight, weights);
-        kernel_size_in.set_estimate(int(this->kernel_taps));
+        kernel_size_in.set_estimate(taps);
         stride_in.set_estimate(int(this->stride_by));
         dilation_in.set_estimate(int(this->dilation_by));
         tile_width.set_estimate(tile);
@@ -167,11 +176,11 @@ protected:
         state.dim(1).set_extent(2);
         for (int d = 0; d < 4; d++)
             weight.dim(d).set_min(0), grad_weight.dim(d).set_min(0);
+        if (joins_taps()) weight.dim(1).set_extent(1), grad_weight.dim(1).set_extent(1);
         if (specialised()) {
-            grad_weight.dim(0).set_extent(kernel_size()), weight.dim(0).set_extent(kernel_size());
-            grad_weight.dim(1).set_extent(channels()), weight.dim(1).set_extent(channels());
-            grad_weight.dim(2).set_extent(outputs()), weight.dim(2).set_extent(outputs());
-            grad_weight.dim(3).set_extent(int(this->groups)), weight.dim(3).set_extent(int(this->groups));
+            const std::vector<Expr> extents = weight_extents();
+            for (int d = 0; d < 4; d++)
+                weight.dim(d).set_extent(extents[d]), grad_weight.dim(d).set_extent(extents[d]);
         }
         for (int d = 1; d < 4; d++) { // dense
             grad_weight.dim(d).set_stride(grad_weight.dim(d - 1).stride() * grad_weight.dim(d - 1).extent());

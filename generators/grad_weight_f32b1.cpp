@@ -4,6 +4,7 @@
 // channels.
 #include "grad_weight.h"
 #include "lookup.h"
+#include "turn.h"
 
 namespace qconv {
 namespace {
@@ -36,12 +37,12 @@ public:
         RDom r(0, tables, 0, chunks_of_tile, 0, tiles(), 0, batch(), "r");
         table_number = r[0], chunk = r[1], tile = r[2], sample = r[3];
         const Expr group = (r[2] * chunks_of_tile + r[1]) * tables + r[0];
-        const Expr chosen = cast<int32_t>(index(group * positions * stride() + k * dilation(), c, g, r[3]));
-        acc(o, k, c, g) = 0.0f;
-        acc(o, k, c, g) += lookup.table(o, unsafe_promise_clamped(chosen, 0, (1 << positions) - 1), group, g, r[3]);
-
+        const Expr channel = min(c, channels() - 1); // squares of the result reach past the last
+        const Expr chosen = cast<int32_t>(index(group * positions * stride() + k * dilation(), channel, g, r[3]));
         sum_outside();
-        grad_weight(k, c, o, g) = surrogate() * (acc(o, k, c, g) + pad_delta * outside(o, k, g));
+        acc(o, k, c, g) = pad_delta * outside(o, k, g);
+        acc(o, k, c, g) += lookup.table(o, unsafe_promise_clamped(chosen, 0, (1 << positions) - 1), group, g, r[3]);
+        grad_weight(at, c, o, g) = surrogate(at) * turned_sum();
     }
 
     void schedule() {
@@ -54,13 +55,34 @@ public:
         stages.acc = acc, stages.tables = table_number, stages.chunk = chunk, stages.tile = tile,
         stages.sample = sample;
         stages.outside = outside;
+        stages.at = at, stages.turn = turn.steps, stages.pair = turn.pair, stages.along = turn.along, stages.side = side();
+        stages.tile_weights = (tile_channels * kernel_size() + (side() - 1)) / side() * side();
         schedules::apply(stages, context());
     }
 
 private:
+    bool joins_taps() const override { return true; }
+    /// The largest square of vectors that the turning takes and that output channels fall into.
+    int side() const { return std::min(out_block.value() & -out_block.value(), 16); }
+
+    /// The sum at (at, o, g): sums lie next to each other along o, the result along at = c * kernel_size + k.
+    Expr turned_sum() {
+        const auto sum = [&](const Expr &output, const Expr &place) {
+            return acc(output, place % kernel_size(), place / kernel_size(), g);
+        };
+        if (using_autoscheduler()) return sum(o, at);
+        Var column("column"), row("row"), square("square"), block("block");
+        Func sums("square_of_sums");
+        sums(column, row, square, block, g) = sum(block * side() + column, square * side() + row);
+        turn = Turn(sums, side(), {square, block, g});
+        return turn.turned(o % side() * side() + at % side(), {at / side(), o / side(), g});
+    }
+
     Func transposed{"transposed"}, signs, padded{"padded"}, index{"index"}, acc{"acc"}, outside{"outside"};
     LookupTable lookup;
-    Var j{"j"}; // entry of a table
+    Turn turn;
+    Var at{"at"}; // weight of an output channel
+    Var j{"j"};   // entry of a table
     RVar table_number, chunk, tile, sample;
 
     /// outside(o, k, g): the sum of gy over the outputs whose tap k falls outside x.

@@ -27,7 +27,7 @@ public:
         acc(o, k, c, g) = 0.0f;
         acc(o, k, c, g) += part(o, k, c, g, all.x, all.y);
         positions = r.x, tile = all.x, sample = all.y;
-        grad_weight(k, c, o, g) = surrogate() * acc(o, k, c, g);
+        grad_weight(k, c, o, g) = surrogate(k) * acc(o, k, c, g);
     }
 
     void schedule() {

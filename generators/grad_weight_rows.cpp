@@ -29,7 +29,7 @@ public:
         acc(k, c, o, g) = 0.0f;
         acc(k, c, o, g) += part(all.x, k, c, o, g, all.y, all.z);
         vectors = r.x, lane = all.x, tile = all.y, sample = all.z;
-        grad_weight(k, c, o, g) = surrogate() * acc(k, c, o, g);
+        grad_weight(k, c, o, g) = surrogate(k) * acc(k, c, o, g);
     }
 
     void schedule() {

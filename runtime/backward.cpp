@@ -32,9 +32,11 @@ Buffer state_buffer(CallContext &context, const qconv_layer_config &config, cons
     return {context, state, word_type, extents};
 }
 
-Buffer weight_buffer(CallContext &context, const qconv_layer_config &config, const float *weight,
+// joined: channels and taps as one dimension.
+Buffer weight_buffer(CallContext &context, const qconv_layer_config &config, const float *weight, bool joined,
                      const BackwardInput &input) {
-    const std::initializer_list<std::int64_t> extents = {config.kernel_size, channels_in_group(config),
+    const std::int64_t taps = config.kernel_size, channels = channels_in_group(config);
+    const std::initializer_list<std::int64_t> extents = {joined ? taps * channels : taps, joined ? 1 : channels,
                                                          out_in_group(config), config.groups};
     if (weight == nullptr) return {context, stand_in(context, input), float_type, extents, {1, 0, 0, 0}};
     return {context, weight, float_type, extents};
@@ -105,8 +107,8 @@ void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &conf
     Buffer grad_output = grad_output_buffer(context, config, input);
     Buffer x = x_buffer(context, config, from_state ? nullptr : input.x, input);
     Buffer state = state_buffer(context, config, from_state ? input.state : nullptr, input);
-    Buffer weight = weight_buffer(context, config, extra.weight, input);
-    Buffer result = weight_buffer(context, config, grad_weight, input);
+    Buffer weight = weight_buffer(context, config, extra.weight, lookup, input);
+    Buffer result = weight_buffer(context, config, grad_weight, lookup, input);
 
     Arguments<GradWeightArg> arguments(context);
     arguments.set(GradWeightArg::GradOutput, grad_output);

@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::int64_t float_bytes = sizeof(float);
 constexpr std::int64_t small_stages = 16 * std::int64_t{1024};
+constexpr std::int64_t largest_square = 16; // rows and columns of the result that are turned together
 constexpr std::int64_t vector_slack = 128; // positions beyond a tile or strip, for whole vectors
 
 constexpr std::int64_t widest_tile = 1024;
@@ -72,7 +73,8 @@ std::size_t grad_weight_scratch(const qconv_kernel &kernel, const qconv_layer_co
     std::int64_t floats = kernel.out_block * (plan.tile_width + vector_slack); // gy
     std::int64_t bytes = small_stages;
     if (kernel.tables > 0) {
-        floats += kernel.out_block * taps * (plan.tile_channels + 1); // sums, and those outside
+        // Sums, and those outside. A task ends where a square of the result does: within a channel, or some ahead.
+        floats += kernel.out_block * (taps * (plan.tile_channels + 3) + largest_square);
         floats += 2 * (std::int64_t{kernel.tables} << kernel.table_channels) * kernel.out_block;
         // The signs of a row, as they are; and padded, where each row has a place of its own.
         bytes += (1 + channels_in_group(config)) * index_row(kernel, config, plan);

@@ -121,8 +121,9 @@ void Cpu::apply(const GradInputLookupStages &s, const Target &target) const {
     const int lanes = target.natural_vector_size<float>();
     Func acc = s.acc, part = s.part, table = s.table;
     acc.compute_at(loops.sums).bound_extent(s.column, s.width_block).vectorize(s.column, lanes).unroll(s.column);
-    acc.update().reorder(s.column, s.phase, s.c, s.chunks).vectorize(s.column, lanes).unroll(s.column);
-    part.compute_at(acc, s.phase).vectorize(s.column, lanes).unroll(s.column);
+    // All channels of one phase after another: its taps are the same few for each.
+    acc.update().reorder(s.column, s.c, s.phase, s.chunks).vectorize(s.column, lanes).unroll(s.column);
+    part.compute_at(acc, s.c).vectorize(s.column, lanes).unroll(s.column);
     part.update().reorder(s.column, s.tables, s.taps).vectorize(s.column, lanes).unroll(s.column).unroll(s.tables);
     build_tables(table, s.halves, LoopLevel(acc, s.chunks), s.p, s.entry, s.table_entries, lanes);
 }
@@ -152,6 +153,35 @@ LoopLevel tile_grad_weight(const GradWeightStages &s) {
     return {result, several_groups ? group : task};
 }
 
+/// The same for a result that is turned: one task has tile_weights of out_block rows, square by square.
+LoopLevel tile_turned(const GradWeightLookupStages &s, int lanes) {
+    Var ob("ob"), oi("oi"), tile("tile"), in_tile("in_tile"), square("square"), in_square("in_square");
+    Var block("block"), column("column"), task("task");
+    Func result = s.grad_weight;
+    result.split(s.o, ob, oi, s.out_block, TailStrategy::GuardWithIf)
+        .split(oi, block, column, s.side)
+        .split(s.at, tile, in_tile, s.tile_weights, TailStrategy::GuardWithIf)
+        .split(in_tile, square, in_square, s.side)
+        .reorder(in_square, column, square, block, s.c, tile, ob, s.g)
+        .vectorize(in_square, std::min(lanes, s.side));
+    result.fuse(tile, ob, task).fuse(task, s.g, task).parallel(task);
+    for (const Expr &condition : s.cases)
+        result.specialize(condition);
+    int length = s.side;
+    for (Func step : s.turn) {
+        step.compute_at(result, square)
+            .bound_extent(s.pair, 2)
+            .bound_extent(s.along, length)
+            .bound_extent(step.args()[2], s.side * s.side / length / 2)
+            .store_in(MemoryType::Stack)
+            .vectorize(s.along, std::min(lanes, s.side))
+            .reorder_storage(s.pair, s.along, step.args()[2]);
+        step.unroll(s.pair).unroll(s.along).unroll(step.args()[2]);
+        length *= 2;
+    }
+    return {result, task};
+}
+
 /// gy(w, ...) turned to run along output channels, block by block.
 void transpose_at(Func transposed, const LoopLevel &level, const Var &w, const Var &o, int lanes) {
     Var wi("wi");
@@ -174,8 +204,8 @@ void schedule_padded(const GradWeightStages &s, const LoopLevel &level, int lane
 void Cpu::apply(const GradWeightLookupStages &s, const Target &target) const {
     const int lanes = target.natural_vector_size<float>();
     const int bytes = target.natural_vector_size<uint8_t>();
-    Func result = s.grad_weight, acc = s.acc;
-    const LoopLevel level = tile_grad_weight(s);
+    Func acc = s.acc;
+    const LoopLevel level = tile_turned(s, lanes);
     acc.compute_at(level).bound_extent(s.o, s.out_block).vectorize(s.o, lanes).unroll(s.o);
     // Every table row, once in L1, serves all taps and channels of the task.
     acc.update()

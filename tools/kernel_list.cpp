@@ -1,7 +1,9 @@
 #include "tools/kernel_list.h"
 
 #include <nlohmann/json.hpp>
+#include <set>
 #include <stdexcept>
+#include <utility>
 
 namespace qconv {
 namespace {
@@ -80,10 +82,15 @@ KernelRow parse_row(const nlohmann::json &json) {
 
 std::vector<KernelRow> parse_kernel_list(std::string_view json_text) {
     std::vector<KernelRow> rows;
+    std::set<std::pair<std::string, std::string>> known; // names and targets
     const nlohmann::json list = nlohmann::json::parse(json_text);
     for (const nlohmann::json &item : list) {
         try {
             rows.push_back(parse_row(item));
+            for (const std::string &target : rows.back().targets) {
+                if (!known.emplace(rows.back().name, target).second)
+                    throw std::runtime_error("a second " + rows.back().name + " for " + target);
+            }
         } catch (const std::exception &error) {
             throw std::runtime_error("kernel list, row " + std::to_string(rows.size()) + ": " + error.what());
         }

@@ -224,13 +224,14 @@ enum class GradWeightArg : int {
     GradOutput,      // float   [width_out, Og, groups, batch]
     X,               // float   [width, Cg, groups, batch]; lacking unless FromInput
     State,           // uint32  [words, 2, Cg, groups, batch]; lacking unless FromState
-    Weight,          // float   [kernel_size, Cg, Og, groups], as the layer got it; lacking if WeightFactor is One
+    Weight,          // float   [kernel_size, Cg, Og, groups], as the layer got it; lacking if WeightFactor is One. Path
+                     //         f32b1: the same as [kernel_size * Cg, 1, Og, groups]
     KernelSize,      // int32
     Stride,          // int32
     Dilation,        // int32
     PadLeft,         // int32
     TileWidth,       // int32   output positions summed per pass; a multiple of width_block
-    TileChannels,    // int32   input channels of a group per task
+    TileChannels,    // int32   input channels of a group per task. Path f32b1: rounded up to whole squares of the result
     EdgeLeft,        // int32   f32b1: as in ForwardArg, for pad_delta
     EdgeRight,       // int32
     PadDelta,        // float   f32b1
@@ -249,7 +250,7 @@ enum class GradWeightArg : int {
     WeightNext,      // int32
     WeightNextBeta,  // float
     WeightMix,       // float
-    GradWeight,      // float   [kernel_size, Cg, Og, groups]
+    GradWeight,      // float   as Weight
     Count
 };
 
