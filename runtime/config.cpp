@@ -146,6 +146,7 @@ void check_config(const qconv_layer_config &config) {
         throw_invalid("pad_value", std::to_string(config.pad_value), "conv1d pads with 0");
     }
     check_range("directions", config.directions, 1, QCONV_TRAINING);
+    check_range("width", config.width, 0, std::numeric_limits<std::int64_t>::max());
     if (config.kind == QCONV_LAYER_QCONV1D) {
         check_mixed("input", config.input_quantization, config.input_next, config.input_mix);
         if (config.gradient_cancellation_threshold < 0) {

@@ -98,6 +98,18 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
 
 } // namespace
 
+double whole_blocks(const qconv_kernel &kernel, std::int64_t columns) {
+    if (columns < 1) return 1;
+    return static_cast<double>(ceil_div(columns, kernel.width_block) * kernel.width_block) /
+           static_cast<double>(columns);
+}
+
+std::int64_t outputs_expected(const qconv_layer_config &config) {
+    if (config.width < 1 || config.width > max_elements) return 0;
+    const std::int64_t room = config.width + config.pad_left + config.pad_right - tap_span(config);
+    return room < 1 ? 0 : (room - 1) / config.stride + 1;
+}
+
 double estimate_cost(const qconv_kernel &kernel, const qconv_layer_config &config) {
     if (mismatch(kernel, config) != nullptr) return std::numeric_limits<double>::infinity();
     // One a target:
@@ -113,13 +125,14 @@ double estimate_cost(const qconv_kernel &kernel, const qconv_layer_config &confi
     };
     const PackedShape packed =
         packed_shape(kernel, channels_in_group(config), out_in_group(config), config.kernel_size);
+    const double blocks = whole_blocks(kernel, outputs_expected(config));
     const double sums = kernel.word_bits > 0 ? word_cost(kernel, size, packed, vector_bits)
                                              : float_cost(kernel, config, size, packed, vector_bits);
     // A stride-1 layer runs on a kernel for any stride too, but that one keeps a copy of its input split by phase.
     const double copied = kernel.op == QCONV_OP_FORWARD ? size.channels : size.channels / kernel.word_bits;
     const double copy = kernel.unit_stride == 0 && config.stride == 1 ? copied * 0.1 : 0;
     const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
-    return sums + copy + padded_outputs * store_output / (vector_bits / 32);
+    return (sums + copy + padded_outputs * store_output / (vector_bits / 32)) * blocks;
 }
 
 } // namespace qconv

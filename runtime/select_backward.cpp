@@ -7,6 +7,7 @@
 #include "cpu_features.h"
 #include "lookup_cost.h"
 #include "qconv/layout.h"
+#include "select.h"
 #include "surrogate.h"
 
 namespace qconv {
@@ -17,6 +18,12 @@ constexpr double transposed_element = 1.5;
 constexpr double copy_element = 2;
 constexpr double quantize_element = 4;
 constexpr double store_output = 4;
+constexpr double copied_weight = 2.5; // of the result, one by one
+constexpr double turned_weight = 1;   // by squares
+constexpr double short_row = 100;     // stages of a channel's row of the input, whatever its length
+constexpr double index_row = 700;     // those that make it table indexes
+constexpr double position_entry = 3;  // of a table of positions: its vectors are whole lines
+constexpr double multiply_add = 1.1;  // of two registers
 
 struct Sizes {
     double channels, outputs, taps, stride; // of one group
@@ -43,20 +50,27 @@ double grad_input_cost(const qconv_kernel &kernel, const Sizes &size, double lan
     return ends / lanes + lookup_cost(kernel, work, lanes);
 }
 
-// Work of one output position.
-double grad_weight_cost(const qconv_kernel &kernel, const Sizes &size, double lanes) {
+// Work of one output position. Of short rows, what each costs at any length counts too; `positions` 0: they are long.
+double grad_weight_cost(const qconv_kernel &kernel, const Sizes &size, double positions, double lanes) {
+    const bool lookups = kernel.path == QCONV_PATH_F32B1;
     const double outputs = padded(size.outputs, kernel.out_block);
-    const double input = size.channels * size.stride * quantize_element / lanes;
-    if (kernel.path == QCONV_PATH_F32F32) {
-        const double sums =
-            outputs * padded(size.channels, kernel.channel_block) * padded(size.taps, kernel.tap_block) / lanes;
-        // Vectors along positions load both factors anew for every product, and add up their lanes in the end.
-        if (kernel.out_block == 1) return input + sums * 3;
-        return input + outputs * transposed_element + sums;
+    double cost = size.channels * size.stride * quantize_element / lanes;
+    if (positions > 0) {
+        const double result = size.channels * size.taps * size.outputs * (lookups ? turned_weight : copied_weight);
+        cost += (size.channels * (lookups ? index_row : short_row) + result) / positions;
     }
-    const double build = outputs * std::exp2(kernel.table_channels) * table_entry / lanes;
-    const double sums = size.channels * size.taps * outputs * lookup / lanes;
-    return input + outputs * transposed_element + (build + sums) / kernel.table_channels;
+    if (lookups) {
+        // As in lookup_cost, with output channels in the columns' place.
+        const double addressed = kernel.out_block > lanes ? lookup : 1.3 * lookup;
+        const double build = std::exp2(kernel.table_channels) * position_entry;
+        const double sums = size.channels * size.taps * (addressed + add_to_sum / kernel.tables);
+        return cost + outputs * (transposed_element + (build + sums) / lanes / kernel.table_channels);
+    }
+    const double sums =
+        outputs * padded(size.channels, kernel.channel_block) * padded(size.taps, kernel.tap_block) / lanes;
+    // Vectors along positions load both factors anew for every product, and add up their lanes in the end.
+    if (kernel.out_block == 1) return cost + sums * 3;
+    return cost + outputs * transposed_element + sums * multiply_add;
 }
 
 } // namespace
@@ -71,8 +85,12 @@ double estimate_backward_cost(const qconv_kernel &kernel, const qconv_layer_conf
         .stride = static_cast<double>(config.stride),
         .reach = 1 + reach / kernel.width_block,
     };
-    return kernel.op == QCONV_OP_GRAD_INPUT ? grad_input_cost(kernel, size, lanes)
-                                            : grad_weight_cost(kernel, size, lanes);
+    if (kernel.op == QCONV_OP_GRAD_INPUT) {
+        const std::int64_t columns = ceil_div(std::min(config.width, max_elements), config.stride);
+        return grad_input_cost(kernel, size, lanes) * whole_blocks(kernel, columns);
+    }
+    const std::int64_t positions = outputs_expected(config);
+    return grad_weight_cost(kernel, size, static_cast<double>(positions), lanes) * whole_blocks(kernel, positions);
 }
 
 } // namespace qconv

@@ -139,7 +139,7 @@ static void test_training(void) {
     qconv_layer_config_init(&config, QCONV_LAYER_QCONV1D);
     CHECK(config.directions == QCONV_FORWARD);
     CHECK(config.gradient_cancellation_threshold != config.gradient_cancellation_threshold);
-    CHECK(config.grad_input_kernel == NULL && config.grad_weight_kernel == NULL);
+    CHECK(config.grad_input_kernel == NULL && config.grad_weight_kernel == NULL && config.width == 0);
     config.in_channels = IN;
     config.out_channels = OUT;
     config.kernel_size = KERNEL;

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
@@ -271,6 +272,34 @@ TEST_CASE("registry: the choice for each op", "[registry]") {
         CHECK(select_kernel(large, QCONV_OP_GRAD_INPUT, target.needs).path == QCONV_PATH_F32B1);
         CHECK(select_kernel(large, QCONV_OP_GRAD_WEIGHT, target.needs).path == QCONV_PATH_F32B1);
     }
+}
+
+TEST_CASE("registry: the expected width", "[registry]") {
+    REQUIRE(qconv_register_generic_kernels() == QCONV_OK);
+    qconv_layer_config config = config_of("sign/sign");
+    config.directions = QCONV_TRAINING;
+    const auto cost = [&](const qconv_kernel &kernel, int64_t width) {
+        qconv_layer_config expected = config;
+        expected.width = width;
+        return estimate_cost(kernel, expected);
+    };
+    for (size_t i = 0; i < qconv_kernel_count(); i++) {
+        const qconv_kernel &kernel = *qconv_kernel_at(i);
+        const double unknown = cost(kernel, 0);
+        if (kernel.op == QCONV_OP_FORWARD || kernel.op == QCONV_OP_GRAD_INPUT) {
+            // Columns of one block are computed whole: one costs as much as all.
+            const int64_t whole = kernel.width_block;
+            INFO(kernel.name << " for " << kernel.target);
+            CHECK(cost(kernel, whole) == unknown);
+            CHECK(cost(kernel, 1) == unknown * static_cast<double>(whole));
+        }
+        for (const int64_t width : {int64_t{1}, int64_t{1} << 40, std::numeric_limits<int64_t>::max()})
+            CHECK(cost(kernel, width) >= unknown);
+    }
+    config.width = -1;
+    CHECK(qconv_layer_config_check(&config) == QCONV_INVALID_ARGUMENT);
+    CHECK(names(qconv_last_error(), "width"));
+    CHECK(names(qconv_last_error(), "-1"));
 }
 
 TEST_CASE("registry: forced kernels of a direction", "[registry]") {

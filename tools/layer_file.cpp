@@ -197,6 +197,7 @@ LayerSpec read_layer(const Json &json, const std::string &file, std::size_t inde
     for (const char *key : {"width", "batch"}) {
         if (object.has(key) && object.integer(key, 0) < 1) object.fail_type(key, object.at(key), "an integer >= 1");
     }
+    config.width = layer.width;
     if (qconv_layer_config_check(&config) != QCONV_OK) object.fail(qconv_last_error());
     const int64_t window = config.dilation * (config.kernel_size - 1) + 1;
     if (layer.width > 0 && layer.width + config.pad_left + config.pad_right < window) {

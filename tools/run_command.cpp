@@ -178,6 +178,7 @@ void run(const Options &options) {
     const Outputs outputs = wanted_outputs(options, spec);
     LayerData data = read_data(options, spec);
     config.directions = QCONV_FORWARD;
+    config.width = data.width;
     if (outputs.grad_input) config.directions |= QCONV_GRAD_INPUT;
     if (outputs.grad_weight || outputs.grad_bias) config.directions |= QCONV_GRAD_WEIGHT;
 

@@ -150,6 +150,7 @@ void tune(const Options &o) {
     for (LayerSpec &layer : settings.layers) {
         if (o.width > 0 || layer.width == 0) layer.width = o.width > 0 ? o.width : kDefaultWidth;
         if (o.batch > 0 || layer.batch == 0) layer.batch = o.batch > 0 ? o.batch : 1;
+        layer.config.width = layer.width;
         const qconv_layer_config &c = layer.config;
         const int64_t window = c.dilation * (c.kernel_size - 1) + 1;
         if (layer.width + c.pad_left + c.pad_right < window) {

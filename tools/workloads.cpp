@@ -132,6 +132,7 @@ void set_shape(const Workload &w, qconv_layer_config &config) {
     config.pad_right = w.pad_right;
     config.dilation = w.dilation;
     config.groups = w.groups;
+    config.width = w.width;
 }
 
 } // namespace qconv::tools

@@ -32,7 +32,7 @@ std::vector<Workload> read_workloads(const std::filesystem::path &csv);
 /// The table that is built in: bench/workloads.csv.
 std::vector<Workload> builtin_workloads();
 
-/// Copies the shape into a layer configuration.
+/// Copies the shape and the width into a layer configuration.
 void set_shape(const Workload &workload, qconv_layer_config &config);
 
 } // namespace qconv::tools

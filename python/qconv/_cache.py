@@ -34,9 +34,11 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def acquire(weight: Tensor, bias: Tensor | None, text: str, directions: int, forward: bool = True) -> Layer:
-    """The layer of these weights, packed anew if they have changed; call users.pop() when done. Without `forward` it is
-    for backward alone, where the bias plays no part."""
+def acquire(
+    weight: Tensor, bias: Tensor | None, text: str, directions: int, width: int, forward: bool = True
+) -> Layer:
+    """The layer of these weights, packed anew if they have changed; call users.pop() when done. Its kernels suit the width
+    of its first input. Without `forward` it is for backward alone, where the bias plays no part."""
     # The weights' address and version tell of changes by PyTorch, whether in place or to other storage.
     version = _version(weight)
     source = (weight.data_ptr(), version) if bias is None else (weight.data_ptr(), version, bias, _version(bias))
@@ -56,13 +58,15 @@ def acquire(weight: Tensor, bias: Tensor | None, text: str, directions: int, for
     with entry.lock:
         layer = entry.layers.get(key)
         if layer is None or not _current(layer, source, forward):
-            layer = _pack(entry, layer, weight, bias, key)
+            layer = _pack(entry, layer, weight, bias, key, width)
             layer.source = source
         layer.users.append(None)
     return layer
 
 
-def reacquire(packed: Layer | None, source: tuple, weight: Tensor, text: str, directions: int) -> Layer:
+def reacquire(
+    packed: Layer | None, source: tuple, weight: Tensor, text: str, directions: int, width: int
+) -> Layer:
     """acquire for backward: the layer that the forward pass used, when it was packed from `source`, if nothing has
     changed since."""
     if packed is not None and source:  # none while another thread packs
@@ -70,7 +74,7 @@ def reacquire(packed: Layer | None, source: tuple, weight: Tensor, text: str, di
         if packed.source is source and weight.data_ptr() == source[0]:
             return packed
         packed.users.pop()
-    return acquire(weight, None, text, directions, forward=False)
+    return acquire(weight, None, text, directions, width, forward=False)
 
 
 def _current(layer: Layer, source: tuple, forward: bool) -> bool:
@@ -83,7 +87,7 @@ def _current(layer: Layer, source: tuple, forward: bool) -> bool:
 
 
 def _pack(
-    entry: _Entry, layer: Layer | None, weight: Tensor, bias: Tensor | None, key: tuple[str, int, int]
+    entry: _Entry, layer: Layer | None, weight: Tensor, bias: Tensor | None, key: tuple[str, int, int], width: int
 ) -> Layer:
     text, directions, gpu = key
     spec = layer_spec(text)
@@ -100,7 +104,7 @@ def _pack(
             return layer
         # Another thread is inside the old one, which lives until that call returns.
         del entry.layers[key]
-    layer = entry.layers[key] = _device.create_layer(gpu, spec.config(directions), *addresses)
+    layer = entry.layers[key] = _device.create_layer(gpu, spec.config(directions, width), *addresses)
     if len(entry.layers) > _LAYERS_PER_WEIGHT:
         del entry.layers[next(iter(entry.layers))]
     return layer

@@ -106,7 +106,8 @@ class LayerSpec:
         """Of a number or a symbol. Too narrow an input gives less than 1."""
         return (width + self.pad_left + self.pad_right - self.dilation * (self.kernel_size - 1) - 1) // self.stride + 1
 
-    def config(self, directions: int) -> c.LayerConfig:
+    def config(self, directions: int, width: int = 0) -> c.LayerConfig:
+        """width: that inputs are expected to have; 0: not known."""
         config = c.LayerConfig()
         c.LIBRARY.qconv_layer_config_init(byref(config), c.LAYER_KINDS.index(self.layer))
         for key in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups", "pad_left"):
@@ -118,6 +119,7 @@ class LayerSpec:
         threshold = self.gradient_cancellation_threshold
         config.gradient_cancellation_threshold = math.nan if threshold is None else threshold
         config.directions = directions
+        config.width = width
         return config
 
     def saved(self, directions: int) -> int:

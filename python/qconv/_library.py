@@ -60,6 +60,7 @@ class LayerConfig(Structure):
         ("kernel", c_char_p),
         ("grad_input_kernel", c_char_p),
         ("grad_weight_kernel", c_char_p),
+        ("width", c_int64),
     ]
 
 

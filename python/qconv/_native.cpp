@@ -149,9 +149,10 @@ private:
 // The packed layers of one weight tensor: one for inference, one for each set of gradients that was asked for.
 class PackedWeight {
 public:
-    // The layer of these weights, packed anew if they have changed. Without `forward` it is for backward alone, where the
-    // bias plays no part. The weight must have the layer's shape.
-    Use acquire(const at::Tensor &weight, const at::Tensor &bias, const SpecPtr &spec, int directions, bool forward) {
+    // The layer of these weights, packed anew if they have changed; its kernels suit the width of its first input. Without
+    // `forward` it is for backward alone, where the bias plays no part. The weight must have the layer's shape.
+    Use acquire(const at::Tensor &weight, const at::Tensor &bias, const SpecPtr &spec, int directions, bool forward,
+                std::int64_t width) {
         Source source(weight, bias); // leaves with what it replaced, after the lock: a tensor's end may wait for the GIL
         const std::lock_guard lock(mutex_);
         const auto found = std::find_if(layers_.begin(), layers_.end(), [&](const std::shared_ptr<Packed> &packed) {
@@ -170,6 +171,7 @@ public:
             if (packed) layers_.erase(found);
             qconv_layer_config config = spec->config;
             config.directions = static_cast<std::uint32_t>(directions);
+            config.width = width;
             qconv_layer *layer = nullptr;
             check(qconv_layer_create(&config, weights, biases, &layer));
             packed = layers_.emplace_back(std::make_shared<Packed>(spec, directions, layer));
@@ -180,13 +182,13 @@ public:
     }
 
     // acquire for backward: the layer that the forward pass used, if nothing has changed since.
-    Use reacquire(const std::shared_ptr<Packed> &packed, const at::Tensor &weight) {
+    Use reacquire(const std::shared_ptr<Packed> &packed, const at::Tensor &weight, std::int64_t width) {
         {
             const Source source(weight, {});
             const std::lock_guard lock(mutex_);
             if (packed->source.is_of_weight(source)) return Use(packed);
         }
-        return acquire(weight, {}, packed->spec, packed->directions, false);
+        return acquire(weight, {}, packed->spec, packed->directions, false, width);
     }
 
 private:
@@ -291,7 +293,7 @@ struct QConv1dBackward final : torch::autograd::Node {
         if (wants(QCONV_GRAD_WEIGHT, 1)) grad_weight = at::empty(packed->spec->weight_shape(), dense.options());
         if (bias && task_should_compute_output(2)) grad_bias = at::empty({config.out_channels}, dense.options());
         follow_torch_threads();
-        const Use use = packed_weight->reacquire(packed, saved_weight);
+        const Use use = packed_weight->reacquire(packed, saved_weight, width);
         check(qconv_layer_backward(use->layer, read(dense_x), dense_state.defined() ? dense_state.const_data_ptr() : nullptr,
                                    dense_state.defined() ? dense_state.nbytes() : 0, read(dense), dense.size(0), width,
                                    write(grad_input), write(grad_weight), write(grad_bias), nullptr, 0));
@@ -343,7 +345,7 @@ std::optional<at::Tensor> convolve(const at::Tensor &x, const at::Tensor &weight
         const at::AutoDispatchBelowADInplaceOrView kernels_only;
         follow_torch_threads();
         const at::Tensor dense = x.contiguous();
-        const Use use = packed_weight->acquire(weight, bias, spec, directions, true);
+        const Use use = packed_weight->acquire(weight, bias, spec, directions, true, width);
         packed = *use;
         y = at::empty({batch, config.out_channels, width_out}, x.options());
         if (directions == QCONV_FORWARD) {

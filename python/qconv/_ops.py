@@ -77,7 +77,7 @@ def _forward_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) 
     x = x.contiguous()
     batch, _, width = x.shape
     y = x.new_empty(batch, spec.out_channels, spec.width_out(width))
-    packed = _cache.acquire(weight, bias, layer, FORWARD)
+    packed = _cache.acquire(weight, bias, layer, FORWARD, width)
     try:
         packed.forward(x.data_ptr(), batch, width, y.data_ptr())
     finally:
@@ -105,7 +105,7 @@ def _train(
     _check_input(x, weight, bias, spec)
     x = x.contiguous()
     batch, channels, width = x.shape
-    packed = _cache.acquire(weight, bias, layer, directions)
+    packed = _cache.acquire(weight, bias, layer, directions, width)
     try:
         # Sizes one by one: PyTorch reads a tuple of them more slowly.
         y = x.new_empty(batch, spec.out_channels, spec.width_out(width))
@@ -166,7 +166,7 @@ def _gradients(
         state = state.contiguous()
     if x is not None:
         x = x.contiguous()
-    packed = _cache.reacquire(packed, source, weight, layer, directions)
+    packed = _cache.reacquire(packed, source, weight, layer, directions, width)
     try:
         packed.backward(
             None if x is None else x.data_ptr(),

@@ -119,6 +119,9 @@ typedef struct qconv_layer_config {
     const char *kernel;
     const char *grad_input_kernel;
     const char *grad_weight_kernel;
+    /* Width that inputs are expected to have, by which the best kernel is chosen: others work as well, only slower. 0, the
+     * default: not known, taken as long. */
+    int64_t width;
 } qconv_layer_config;
 
 /* kernel_size 1, stride 1, no padding, dilation 1, groups 1, pad_value -1 (0 for conv1d), sign quantizers, no kernel.
