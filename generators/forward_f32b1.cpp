@@ -45,8 +45,8 @@ public:
 
     void schedule() {
         if (using_autoscheduler()) {
-            return estimate_call({tables, kernel_taps, group_outputs(),
-                                  blocks(group_channels(), chunk_channels()), groups});
+            return estimate_call(
+                {tables, kernel_taps, group_outputs(), blocks(group_channels(), chunk_channels()), groups});
         }
         schedules::LookupStages stages;
         fill(stages, input, float_input_cases());

@@ -39,8 +39,8 @@ public:
 
     void schedule() {
         if (using_autoscheduler()) {
-            return estimate_call({tables, kernel_taps, group_channels(),
-                                  blocks(group_outputs(), chunk_outputs()), groups});
+            return estimate_call(
+                {tables, kernel_taps, group_channels(), blocks(group_outputs(), chunk_outputs()), groups});
         }
         schedules::GradInputLookupStages stages;
         fill(stages, padded);

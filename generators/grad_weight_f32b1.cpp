@@ -55,7 +55,8 @@ public:
         stages.acc = acc, stages.tables = table_number, stages.chunk = chunk, stages.tile = tile,
         stages.sample = sample;
         stages.outside = outside;
-        stages.at = at, stages.turn = turn.steps, stages.pair = turn.pair, stages.along = turn.along, stages.side = side();
+        stages.at = at, stages.turn = turn.steps, stages.pair = turn.pair, stages.along = turn.along,
+        stages.side = side();
         stages.tile_weights = (tile_channels * kernel_size() + (side() - 1)) / side() * side();
         schedules::apply(stages, context());
     }

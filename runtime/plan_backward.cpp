@@ -16,7 +16,7 @@ namespace {
 constexpr std::int64_t float_bytes = sizeof(float);
 constexpr std::int64_t small_stages = 16 * std::int64_t{1024};
 constexpr std::int64_t largest_square = 16; // rows and columns of the result that are turned together
-constexpr std::int64_t vector_slack = 128; // positions beyond a tile or strip, for whole vectors
+constexpr std::int64_t vector_slack = 128;  // positions beyond a tile or strip, for whole vectors
 
 constexpr std::int64_t widest_tile = 1024;
 constexpr std::int64_t fewest_blocks = 4;

@@ -186,9 +186,9 @@ struct GradWeightLookupStages : GradWeightStages {
     Halide::RVar tables, chunk;
     /// outside(o, k, g): two updates over a few columns.
     Halide::Func outside;
-    /// The result runs along `at`, tile_weights of them a task, in place of k and c (which is 0). It comes from the last
-    /// of `turn`, which turn squares of `side` outputs and weights: each step(pair, along, row, ...) makes the numbers
-    /// of `pair` rows of the one before neighbours.
+    /// The result runs along `at`, tile_weights of them a task, in place of k and c (which is 0). It comes from the
+    /// last of `turn`, which turn squares of `side` outputs and weights: each step(pair, along, row, ...) makes the
+    /// numbers of `pair` rows of the one before neighbours.
     Halide::Var at;
     Halide::Expr tile_weights;
     std::vector<Halide::Func> turn;

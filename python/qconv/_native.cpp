@@ -1,5 +1,5 @@
-// Calls of CPU tensors without the interpreter between PyTorch and libqconv. For plain calls this does what _ops and _cache
-// do, and leaves all others to them. Compiled against one PyTorch by native.py, and never needed.
+// Calls of CPU tensors without the interpreter between PyTorch and libqconv. For plain calls this does what _ops and
+// _cache do, and leaves all others to them. Compiled against one PyTorch by native.py, and never needed.
 
 #include <ATen/Parallel.h>
 #include <ATen/functorch/DynamicLayer.h>
@@ -86,7 +86,8 @@ SpecPtr spec_of(const py::str &text) {
     auto spec = std::make_shared<Spec>();
     spec->text = key;
     const auto described = package->describe(text).cast<std::string>();
-    TORCH_CHECK(described.size() == sizeof spec->config, "qconv: the native module is of another version than libqconv");
+    TORCH_CHECK(described.size() == sizeof spec->config,
+                "qconv: the native module is of another version than libqconv");
     std::memcpy(&spec->config, described.data(), sizeof spec->config);
     if (specs.size() >= kMost) specs.clear();
     specs.emplace(spec->text, spec);
@@ -107,7 +108,9 @@ struct Source {
 
     Source() = default;
     Source(const at::Tensor &weight, const at::Tensor &bias)
-        : weight(weight.const_data_ptr()), version(version_of(weight)), bias(bias),
+        : weight(weight.const_data_ptr()),
+          version(version_of(weight)),
+          bias(bias),
           bias_version(bias.defined() ? version_of(bias) : 0) {}
     bool is_of_weight(const Source &other) const { return weight == other.weight && version == other.version; }
     bool operator==(const Source &other) const {
@@ -149,11 +152,12 @@ private:
 // The packed layers of one weight tensor: one for inference, one for each set of gradients that was asked for.
 class PackedWeight {
 public:
-    // The layer of these weights, packed anew if they have changed; its kernels suit the width of its first input. Without
-    // `forward` it is for backward alone, where the bias plays no part. The weight must have the layer's shape.
+    // The layer of these weights, packed anew if they have changed; its kernels suit the width of its first input.
+    // Without `forward` it is for backward alone, where the bias plays no part. The weight must have the layer's shape.
     Use acquire(const at::Tensor &weight, const at::Tensor &bias, const SpecPtr &spec, int directions, bool forward,
                 std::int64_t width) {
-        Source source(weight, bias); // leaves with what it replaced, after the lock: a tensor's end may wait for the GIL
+        Source source(weight,
+                      bias); // leaves with what it replaced, after the lock: a tensor's end may wait for the GIL
         const std::lock_guard lock(mutex_);
         const auto found = std::find_if(layers_.begin(), layers_.end(), [&](const std::shared_ptr<Packed> &packed) {
             return packed->directions == directions && packed->spec->text == spec->text;
@@ -228,7 +232,8 @@ std::shared_ptr<PackedWeight> packed_weight_of(const at::Tensor &weight) {
     py::weakref(py::cast(weight), py::cpp_function([key](py::handle reference) {
                     forget(key);
                     reference.dec_ref();
-                })).release();
+                }))
+        .release();
     const std::lock_guard lock(all.mutex);
     return all.by_weight.try_emplace(key, std::make_shared<PackedWeight>()).first->second;
 }
@@ -245,12 +250,20 @@ bool is_unobserved() {
            !torch::jit::tracer::isTracing();
 }
 
-const float *read(const at::Tensor &tensor) { return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr; }
-float *write(const at::Tensor &tensor) { return tensor.defined() ? tensor.mutable_data_ptr<float>() : nullptr; }
+const float *read(const at::Tensor &tensor) {
+    return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
+}
+float *write(const at::Tensor &tensor) {
+    return tensor.defined() ? tensor.mutable_data_ptr<float>() : nullptr;
+}
 
 // Absent tensors are Python's None.
-py::object to_python(const at::Tensor &tensor) { return tensor.defined() ? py::cast(tensor) : py::none(); }
-at::Tensor to_tensor(const py::object &given) { return given.is_none() ? at::Tensor() : given.cast<at::Tensor>(); }
+py::object to_python(const at::Tensor &tensor) {
+    return tensor.defined() ? py::cast(tensor) : py::none();
+}
+at::Tensor to_tensor(const py::object &given) {
+    return given.is_none() ? at::Tensor() : given.cast<at::Tensor>();
+}
 
 // What _ops._Direct.backward does.
 struct QConv1dBackward final : torch::autograd::Node {
@@ -264,7 +277,8 @@ struct QConv1dBackward final : torch::autograd::Node {
 
     void release_variables() override {
         const std::lock_guard lock(mutex_);
-        for (SavedVariable *saved : {&x, &weight, &state}) saved->reset_data();
+        for (SavedVariable *saved : {&x, &weight, &state})
+            saved->reset_data();
     }
 
     void compiled_args(torch::dynamo::autograd::CompiledNodeArgs & /*args*/) const override {
@@ -284,8 +298,7 @@ struct QConv1dBackward final : torch::autograd::Node {
             return apply_in_python(grad_output, saved_x, saved_weight, saved_state);
         const at::AutoDispatchBelowADInplaceOrView kernels_only;
         const qconv_layer_config &config = packed->spec->config;
-        const at::Tensor dense = grad_output.contiguous(),
-                         dense_x = saved_x.defined() ? saved_x.contiguous() : saved_x,
+        const at::Tensor dense = grad_output.contiguous(), dense_x = saved_x.defined() ? saved_x.contiguous() : saved_x,
                          dense_state = saved_state.defined() ? saved_state.contiguous() : saved_state;
         at::Tensor grad_input, grad_weight, grad_bias;
         if (wants(QCONV_GRAD_INPUT, 0))
@@ -294,7 +307,8 @@ struct QConv1dBackward final : torch::autograd::Node {
         if (bias && task_should_compute_output(2)) grad_bias = at::empty({config.out_channels}, dense.options());
         follow_torch_threads();
         const Use use = packed_weight->reacquire(packed, saved_weight, width);
-        check(qconv_layer_backward(use->layer, read(dense_x), dense_state.defined() ? dense_state.const_data_ptr() : nullptr,
+        check(qconv_layer_backward(use->layer, read(dense_x),
+                                   dense_state.defined() ? dense_state.const_data_ptr() : nullptr,
                                    dense_state.defined() ? dense_state.nbytes() : 0, read(dense), dense.size(0), width,
                                    write(grad_input), write(grad_weight), write(grad_bias), nullptr, 0));
         return {grad_input, grad_weight, grad_bias};
@@ -305,8 +319,8 @@ private:
         return (packed->directions & direction) != 0 && task_should_compute_output(output);
     }
 
-    variable_list apply_in_python(const at::Tensor &grad_output, const at::Tensor &saved_x, const at::Tensor &saved_weight,
-                                  const at::Tensor &saved_state) const {
+    variable_list apply_in_python(const at::Tensor &grad_output, const at::Tensor &saved_x,
+                                  const at::Tensor &saved_weight, const at::Tensor &saved_state) const {
         const py::gil_scoped_acquire gil;
         const py::tuple grads = package->backward_otherwise(
             py::make_tuple(to_python(saved_x), saved_weight, to_python(saved_state)),

@@ -119,8 +119,8 @@ typedef struct qconv_layer_config {
     const char *kernel;
     const char *grad_input_kernel;
     const char *grad_weight_kernel;
-    /* Width that inputs are expected to have, by which the best kernel is chosen: others work as well, only slower. 0, the
-     * default: not known, taken as long. */
+    /* Width that inputs are expected to have, by which the best kernel is chosen: others work as well, only slower. 0,
+     * the default: not known, taken as long. */
     int64_t width;
 } qconv_layer_config;
 
