@@ -119,8 +119,7 @@ protected:
 
     /// The derivative of the weight quantizer at weight (at, c, o, g).
     Expr surrogate(const Halide::Var &at) const {
-        const Expr last = this->last_index(weight_extents()[0], !needs_no_weight());
-        const Expr v = weight(this->using_autoscheduler() ? Halide::min(at, last) : Expr(at), c, o, g);
+        const Expr v = weight(at, c, o, g);
         const Expr first = quantizers::gradient(weight_quantizer, v, weight_beta);
         const Expr second = quantizers::gradient(weight_next, v, weight_next_beta);
         const Expr mixed = Halide::select(weight_mix == 0.0f, first, second * weight_mix + first * (1.0f - weight_mix));

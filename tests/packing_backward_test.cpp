@@ -154,11 +154,16 @@ int plain_grad_weight(void **arguments) {
     const bool from_state = static_cast<Surrogate>(a.integer(GradWeightArg::Source)) == Surrogate::FromState;
     require_stand_in(a.buffer(from_state ? GradWeightArg::X : GradWeightArg::State));
     if (static_cast<Surrogate>(a.integer(GradWeightArg::WeightFactor)) == Surrogate::One)
-        require_stand_in(a.buffer(GradWeightArg::Weight));
+        REQUIRE(a.buffer(GradWeightArg::Weight).host == result.host);
+    const bool joined = layout->tables > 0; // taps and channels
+    const int64_t taps = a.integer(GradWeightArg::KernelSize), channels = extent(a.buffer(GradWeightArg::X), 1);
+    REQUIRE(extent(result, 0) == (joined ? taps * channels : taps));
+    REQUIRE(extent(result, 1) == (joined ? 1 : channels));
     for (int64_t g = 0; g < extent(result, 3); ++g)
         for (int64_t o = 0; o < extent(result, 2); ++o)
-            for (int64_t c = 0; c < extent(result, 1); ++c)
-                for (int64_t k = 0; k < extent(result, 0); ++k) {
+            for (int64_t c = 0; c < channels; ++c)
+                for (int64_t k = 0; k < taps; ++k) {
+                    const int64_t at_tap = joined ? c * taps + k : k, at_channel = joined ? 0 : c;
                     double sum = 0, outside = 0;
                     for (int64_t n = 0; n < extent(gy, 3); ++n)
                         for (int64_t w = 0; w < width_out; ++w) {
@@ -176,8 +181,8 @@ int plain_grad_weight(void **arguments) {
                     const float factor =
                         one ? 1.0f
                             : mixed_derivative(a, GradWeightArg::WeightQuantizer,
-                                               at<float>(a.buffer(GradWeightArg::Weight), {k, c, o, g}));
-                    at<float>(result, {k, c, o, g}) = factor * static_cast<float>(sum);
+                                               at<float>(a.buffer(GradWeightArg::Weight), {at_tap, at_channel, o, g}));
+                    at<float>(result, {at_tap, at_channel, o, g}) = factor * static_cast<float>(sum);
                 }
     return 0;
 }

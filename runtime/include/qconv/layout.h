@@ -224,8 +224,8 @@ enum class GradWeightArg : int {
     GradOutput,   // float   [width_out, Og, groups, batch]
     X,            // float   [width, Cg, groups, batch]; lacking unless FromInput
     State,        // uint32  [words, 2, Cg, groups, batch]; lacking unless FromState
-    Weight,       // float   [kernel_size, Cg, Og, groups], as the layer got it; lacking if WeightFactor is One. Path
-                  //         f32b1: the same as [kernel_size * Cg, 1, Og, groups]
+    Weight,       // float   [kernel_size, Cg, Og, groups], as the layer got it; where WeightFactor is One, GradWeight
+                  //         (on devices nothing). Path f32b1: the same as [kernel_size * Cg, 1, Og, groups]
     KernelSize,   // int32
     Stride,       // int32
     Dilation,     // int32
