@@ -150,6 +150,7 @@ def measure(problem, job, sides, servers, a, index):
     macs = job.passes * problem.row.macs
     record = dict(row=problem.row.name, pair=job.name, mmac=problem.row.macs / 1e6, groups=problem.row.groups, sides={})
     calls, rounds = {}, {}
+    job.begin()
     for side in sides:
         try:
             ready = side(problem)

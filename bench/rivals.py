@@ -17,7 +17,7 @@ from bitorch.quantizations import InputDoReFa, Sign, WeightDoReFa
 from importlib.metadata import version
 
 torch.set_num_threads(1)
-torch.set_grad_enabled(False)  # a training step switches it on
+torch.set_grad_enabled(False)  # Job.begin switches it on for training steps
 
 PAD_VALUE = -1.0  # bitorch's default
 
@@ -212,10 +212,15 @@ RIVALS = {"sign/sign": (Bitorch, OrtInt8, TorchConv), "NoAct/sign": (Bitorch, To
 class Job:
     """What is timed of a pair: the sides that `qconvc bench` times, by direction, and those timed in this process."""
 
-    def __init__(self, name, pair, directions, sides, passes=1, problem=Problem):
+    def __init__(self, name, pair, directions, sides, passes=1, problem=Problem, gradients=False):
         self.name, self.pair, self.directions, self.sides = name, pair, directions, sides
         self.passes = passes  # convolutions' worth of multiply-adds in one call
         self.problem = problem
+        self.gradients = gradients
+
+    def begin(self):
+        """Sets whether PyTorch records operations for gradients: outside of what is timed, and the same for all sides."""
+        torch.set_grad_enabled(self.gradients)
 
 
 def forward_job(pair_name):

@@ -93,10 +93,10 @@ class Step:
         self.weight = self.layer.weight
         self.x = torch.from_numpy(problem.x).requires_grad_()
         self.grad_output = torch.from_numpy(problem.grad_output)
+        self.leaves = self.x, self.weight
         self.versions = 0
-        with torch.enable_grad():
-            self.grad_output = self.grad_output.to(self.forward().dtype)
-        y, (grad_input, grad_weight) = self.step()
+        self.grad_output = self.grad_output.to(self.forward().dtype)
+        y, (grad_input, grad_weight) = self.call()
         tolerance = float_tolerance(problem.quantized_weight) + self.rounding * np.sqrt(problem.weight[0].size)
         self.error = problem.check(self.key, y.detach().float(), problem.expect_y(), tolerance)
         self.error = max(self.error, problem.check_gradients(self.key, grad_input, grad_weight,
@@ -108,16 +108,12 @@ class Step:
     def forward(self):
         return self.layer(self.x)
 
-    def step(self):
+    def call(self):
         # An optimizer changes the weights between steps: nothing made of them may be kept.
         self.versions += 1
         torch._C._autograd._unsafe_set_version_counter((self.weight,), (self.versions,))
-        with torch.enable_grad():
-            y = self.forward()
-            return y, torch.autograd.grad(y, (self.x, self.weight), self.grad_output)
-
-    def call(self):
-        self.step()
+        y = self.forward()
+        return y, torch.autograd.grad(y, self.leaves, self.grad_output)
 
 
 class BitorchStep(Step):
@@ -223,10 +219,10 @@ class TorchModule:
 
 def training_jobs(pair_name):
     pair = Pair(pair_name)
-    job = lambda what, directions, sides, passes=1: Job(f"{what}, {pair_name}", pair, directions, sides, passes,
-                                                        TrainingProblem)
+    job = lambda what, directions, sides, **kwargs: Job(f"{what}, {pair_name}", pair, directions, sides,
+                                                        problem=TrainingProblem, **kwargs)
     steps = (QconvStep, BitorchStep, BitorchBf16Step, BitorchCompiledStep)
-    return [job("training step", dict(qconv_c="step"), steps, 3),
+    return [job("training step", dict(qconv_c="step"), steps, passes=3, gradients=True),
             job("grad_input", dict(qconv="grad-input"), (GradInput, GradInputBf16)),
             job("grad_weight", dict(qconv="grad-weight"), (GradWeight, GradWeightBf16)),
             job("inference through the module", dict(qconv_c="forward"), (QconvModule, Bitorch, TorchModule))]

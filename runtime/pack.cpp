@@ -49,18 +49,24 @@ void store_channel_words(const std::uint8_t *joined, const PackedShape &shape, W
 
 // Words that join taps.
 template <typename Word>
-void store_tap_words(const std::uint8_t *levels, const qconv_kernel &kernel, const WeightRows &rows,
-                     const PackedShape &shape, WordPlace place, Word *words) {
+void store_tap_words(const std::uint8_t *levels, const qconv_kernel &kernel, const WeightRows &rows, WordPlace place,
+                     Word *words) {
     const std::int64_t joined = word_taps(kernel);
-    for (std::int64_t step = 0; step < shape.steps; ++step) {
-        const std::int64_t first = step * joined;
-        const std::int64_t taps = std::min(joined, rows.taps - first);
-        unsigned word = 0;
+    constexpr std::int64_t most = 64; // taps at once: whole words of them
+    for (std::int64_t first = 0; first < rows.taps; first += most) {
+        const std::int64_t taps = std::min(most, rows.taps - first);
+        std::array<std::uint32_t, most> channels{}; // of each tap
         for (std::int64_t c = 0; c < rows.channels; ++c) {
+            const std::uint8_t *level = levels + c * rows.taps + first;
             for (std::int64_t t = 0; t < taps; ++t)
-                word |= static_cast<unsigned>(levels[c * rows.taps + first + t]) << (t * kernel.word_channels + c);
+                channels[static_cast<std::size_t>(t)] |= static_cast<std::uint32_t>(level[t]) << c;
         }
-        words[place(step)] = static_cast<Word>(word);
+        for (std::int64_t t = 0; t < taps; t += joined) {
+            std::uint32_t word = 0;
+            for (std::int64_t i = 0; i < std::min(joined, taps - t); ++i)
+                word |= channels[static_cast<std::size_t>(t + i)] << (i * kernel.word_channels);
+            words[place((first + t) / joined)] = static_cast<Word>(word);
+        }
     }
 }
 
@@ -90,7 +96,7 @@ public:
             Word *words =
                 words_ + (at.block * kernel_.weight_planes + p) * plane_words_ + at.lane * vector_words(kernel_);
             if (word_taps(kernel_) > 1) {
-                store_tap_words(bits, kernel_, rows_, shape_, WordPlace(kernel_), words);
+                store_tap_words(bits, kernel_, rows_, WordPlace(kernel_), words);
             } else {
                 if (rows_.taps == 1) {
                     join_neighbours(bits, row_size, joined);

@@ -1,6 +1,7 @@
 // Calls of CPU tensors without the interpreter between PyTorch and libqconv. For plain calls this does what _ops and
 // _cache do, and leaves all others to them. Compiled against one PyTorch by native.py, and never needed.
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/functorch/DynamicLayer.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
@@ -250,6 +251,11 @@ bool is_unobserved() {
            !torch::jit::tracer::isTracing();
 }
 
+// at::empty on the CPU, without its way through the dispatcher.
+at::Tensor new_tensor(at::IntArrayRef sizes, at::ScalarType type = at::kFloat) {
+    return at::Tensor(at::detail::empty_cpu(sizes, type, false, std::nullopt));
+}
+
 const float *read(const at::Tensor &tensor) {
     return tensor.defined() ? tensor.const_data_ptr<float>() : nullptr;
 }
@@ -301,10 +307,9 @@ struct QConv1dBackward final : torch::autograd::Node {
         const at::Tensor dense = grad_output.contiguous(), dense_x = saved_x.defined() ? saved_x.contiguous() : saved_x,
                          dense_state = saved_state.defined() ? saved_state.contiguous() : saved_state;
         at::Tensor grad_input, grad_weight, grad_bias;
-        if (wants(QCONV_GRAD_INPUT, 0))
-            grad_input = at::empty({dense.size(0), config.in_channels, width}, dense.options());
-        if (wants(QCONV_GRAD_WEIGHT, 1)) grad_weight = at::empty(packed->spec->weight_shape(), dense.options());
-        if (bias && task_should_compute_output(2)) grad_bias = at::empty({config.out_channels}, dense.options());
+        if (wants(QCONV_GRAD_INPUT, 0)) grad_input = new_tensor({dense.size(0), config.in_channels, width});
+        if (wants(QCONV_GRAD_WEIGHT, 1)) grad_weight = new_tensor(packed->spec->weight_shape());
+        if (bias && task_should_compute_output(2)) grad_bias = new_tensor({config.out_channels});
         follow_torch_threads();
         const Use use = packed_weight->reacquire(packed, saved_weight, width);
         check(qconv_layer_backward(use->layer, read(dense_x),
@@ -361,13 +366,13 @@ std::optional<at::Tensor> convolve(const at::Tensor &x, const at::Tensor &weight
         const at::Tensor dense = x.contiguous();
         const Use use = packed_weight->acquire(weight, bias, spec, directions, true, width);
         packed = *use;
-        y = at::empty({batch, config.out_channels, width_out}, x.options());
+        y = new_tensor({batch, config.out_channels, width_out});
         if (directions == QCONV_FORWARD) {
             check(qconv_layer_forward(packed->layer, read(dense), batch, width, write(y), nullptr, 0));
             return y;
         }
         if (packed->saves == QCONV_SAVES_STATE)
-            state = at::empty({batch, config.in_channels, 2 * ((width + 31) / 32)}, x.options().dtype(at::kInt));
+            state = new_tensor({batch, config.in_channels, 2 * ((width + 31) / 32)}, at::kInt);
         check(qconv_layer_forward_training(packed->layer, read(dense), batch, width, write(y),
                                            state.defined() ? state.mutable_data_ptr() : nullptr,
                                            state.defined() ? state.nbytes() : 0, nullptr, 0));
