@@ -55,6 +55,7 @@ public:
         stages.acc = acc, stages.tables = table_number, stages.chunk = chunk, stages.tile = tile,
         stages.sample = sample;
         stages.outside = outside;
+        if (!specialised()) stages.places = places;
         stages.at = at, stages.turn = turn.steps, stages.pair = turn.pair, stages.along = turn.along,
         stages.side = side();
         stages.tile_weights = (tile_channels * kernel_size() + (side() - 1)) / side() * side();
@@ -68,18 +69,32 @@ private:
 
     /// The sum at (at, o, g): sums lie next to each other along o, the result along at = c * kernel_size + k.
     Expr turned_sum() {
-        const auto sum = [&](const Expr &output, const Expr &place) {
-            return acc(output, place % kernel_size(), place / kernel_size(), g);
-        };
-        if (using_autoscheduler()) return sum(o, at);
+        if (using_autoscheduler()) return acc(o, at % kernel_size(), at / kernel_size(), g);
         Var column("column"), row("row"), square("square"), block("block");
         Func sums("square_of_sums");
-        sums(column, row, square, block, g) = sum(block * side() + column, square * side() + row);
+        const Expr first = square * side(), last = first + (side() - 1);
+        const Expr place = min(first + row, weight_extents()[0] - 1);
+        Expr tap = place % kernel_size(), channel = place / kernel_size();
+        if (!specialised()) {
+            // Divisions would take longer than all else that the turning does.
+            fill_places();
+            tap = unsafe_promise_clamped(places(place)[0], 0, kernel_size() - 1);
+            channel = unsafe_promise_clamped(places(place)[1], first / kernel_size(), last / kernel_size());
+        }
+        sums(column, row, square, block, g) = acc(block * side() + column, tap, channel, g);
         turn = Turn(sums, side(), {square, block, g});
         return turn.turned(o % side() * side() + at % side(), {at / side(), o / side(), g});
     }
 
-    Func transposed{"transposed"}, signs, padded{"padded"}, index{"index"}, acc{"acc"}, outside{"outside"};
+    /// places(at): tap and channel of a weight.
+    void fill_places() {
+        RDom r(0, kernel_size(), 0, channels(), "place");
+        places(at) = Tuple(undef<int32_t>(), undef<int32_t>());
+        places(r.y * kernel_size() + r.x) = Tuple(r.x, r.y);
+    }
+
+    Func transposed{"transposed"}, signs, padded{"padded"}, index{"index"}, acc{"acc"}, outside{"outside"},
+        places{"places"};
     LookupTable lookup;
     Turn turn;
     Var at{"at"}; // weight of an output channel

@@ -159,6 +159,9 @@ GradWeightPlan plan_grad_weight(const qconv_kernel &kernel, const qconv_layer_co
     plan.workers = static_cast<int>(std::min(workers, rows * ceil_div(channels_in_group(config), plan.tile_channels)));
     plan.slab = slab_bytes(grad_weight_scratch(kernel, config, plan));
     plan.extra = align_up(static_cast<std::size_t>(indexes * plan.samples));
+    if (kernel.tables > 0) { // tap and channel of each weight
+        plan.extra += 2 * align_up(static_cast<std::size_t>(window_elements(config)) * sizeof(std::int32_t));
+    }
     if (plan.samples < batch) {
         plan.sums = align_up(static_cast<std::size_t>(config.out_channels * window_elements(config) * float_bytes));
     }

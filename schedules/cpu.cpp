@@ -167,6 +167,7 @@ LoopLevel tile_turned(const GradWeightLookupStages &s, int lanes) {
     result.fuse(tile, ob, task).fuse(task, s.g, task).parallel(task);
     for (const Expr &condition : s.cases)
         result.specialize(condition);
+    if (Func places = s.places; places.defined()) places.compute_root();
     int length = s.side;
     for (Func step : s.turn) {
         step.compute_at(result, square)

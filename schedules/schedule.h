@@ -192,6 +192,7 @@ struct GradWeightLookupStages : GradWeightStages {
     Halide::Var at;
     Halide::Expr tile_weights;
     std::vector<Halide::Func> turn;
+    Halide::Func places; ///< a small table indexed by `at` (undefined: none), wanted once per call
     Halide::Var pair, along;
     int side = 1;
 };
