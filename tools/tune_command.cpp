@@ -30,7 +30,7 @@ struct Options {
     std::string merge, csv, t4, report, winners, schedules, core;
     RowOptions rows;
     int64_t width = 0, batch = 0;
-    int jobs = usable_cpus(), threads = 1;
+    int jobs = usable_cpus(), threads = 1, turns = TuneSettings{}.turns;
     uint64_t seed = 1;
     double candidate_seconds = 120, candidate_gigabytes = 4;
     bool estimate = false, link_static = false, no_retrain = false;
@@ -174,6 +174,7 @@ void tune(const Options &o) {
     read_shard(o.shard, settings);
     settings.seed = o.seed;
     settings.threads = o.threads;
+    settings.turns = o.turns;
     BuildSettings &build = settings.build;
     build.folder = fs::absolute(o.records + ".work");
     build.libraries = o.libraries.empty() ? own_libraries() : fs::path(o.libraries);
@@ -224,6 +225,9 @@ void add_tune_command(CLI::App &app) {
         ->check(CLI::Range(int64_t{1}, int64_t{1} << 20));
     command->add_option("--shard", o->shard, "i/n: the i-th of n parts of the work")->capture_default_str();
     command->add_option("--seed", o->seed)->capture_default_str();
+    command->add_option("--turns", o->turns, "Of the best of each layer at the end: more tell smaller gains from noise")
+        ->check(CLI::Range(3, 1000))
+        ->capture_default_str();
     command->add_option("--threads", o->threads, "Threads of a kernel")
         ->check(CLI::Range(1, 1024))
         ->capture_default_str();
