@@ -24,6 +24,7 @@ constexpr double short_row = 100;     // stages of a channel's row of the input,
 constexpr double index_row = 700;     // those that make it table indexes
 constexpr double position_entry = 3;  // of a table of positions: its vectors are whole lines
 constexpr double multiply_add = 1.1;  // of two registers
+constexpr double along_positions = 7; // of two vectors from memory, and its part of adding up lanes
 
 struct Sizes {
     double channels, outputs, taps, stride; // of one group
@@ -68,8 +69,7 @@ double grad_weight_cost(const qconv_kernel &kernel, const Sizes &size, double po
     }
     const double sums =
         outputs * padded(size.channels, kernel.channel_block) * padded(size.taps, kernel.tap_block) / lanes;
-    // Vectors along positions load both factors anew for every product, and add up their lanes in the end.
-    if (kernel.out_block == 1) return cost + sums * 3;
+    if (kernel.out_block == 1) return cost + sums * along_positions;
     return cost + outputs * transposed_element + sums * multiply_add;
 }
 

@@ -140,6 +140,7 @@ def check(status: int) -> None:
 
 check(LIBRARY.qconv_register_generic_kernels())
 
+
 def follow_torch_threads() -> None:
     """Kernels use as many threads as PyTorch does. libqconv is asked each time, since others set its number too
     (_native.cpp)."""

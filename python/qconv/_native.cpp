@@ -157,8 +157,8 @@ public:
     // Without `forward` it is for backward alone, where the bias plays no part. The weight must have the layer's shape.
     Use acquire(const at::Tensor &weight, const at::Tensor &bias, const SpecPtr &spec, int directions, bool forward,
                 std::int64_t width) {
-        Source source(weight,
-                      bias); // leaves with what it replaced, after the lock: a tensor's end may wait for the GIL
+        // Leaves with what it replaced, after the lock: a tensor's end may wait for the GIL.
+        Source source(weight, bias);
         const std::lock_guard lock(mutex_);
         const auto found = std::find_if(layers_.begin(), layers_.end(), [&](const std::shared_ptr<Packed> &packed) {
             return packed->directions == directions && packed->spec->text == spec->text;

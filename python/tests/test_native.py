@@ -109,8 +109,8 @@ def test_weights_that_change_before_backward():
         y.sum().backward()
 
 
-def test_only_what_the_engine_wants():
-    """Gradients that nobody asked autograd for are not computed."""
+def test_one_gradient_of_two():
+    """A gradient asked of autograd alone is the one that comes with the other."""
     layer, x, y = trained()
     grad_output = torch.randn_like(y)
     both = torch.autograd.grad(y, [x, layer.weight], grad_output, retain_graph=True)

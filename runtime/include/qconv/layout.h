@@ -220,31 +220,31 @@ enum class GradInputArg : int {
 // The input comes from the state's signs (FromState), or from x (FromInput). Path f32b1 needs the state: it pads with
 // -1 and adds pad_delta = pad_value + 1 times the sum of gy over the outputs whose tap k falls outside x.
 enum class GradWeightArg : int {
-    UserContext,  // void *: a CallContext
-    GradOutput,   // float   [width_out, Og, groups, batch]
-    X,            // float   [width, Cg, groups, batch]; lacking unless FromInput
-    State,        // uint32  [words, 2, Cg, groups, batch]; lacking unless FromState
-    Weight,       // float   [kernel_size, Cg, Og, groups], as the layer got it; where WeightFactor is One, GradWeight
-                  //         (on devices nothing). Path f32b1: the same as [kernel_size * Cg, 1, Og, groups]
-    KernelSize,   // int32
-    Stride,       // int32
-    Dilation,     // int32
-    PadLeft,      // int32
-    TileWidth,    // int32   output positions summed per pass; a multiple of width_block
-    TileChannels, // int32   input channels of a group per task. Path f32b1: rounded up to whole squares of the result
-    EdgeLeft,     // int32   f32b1: as in ForwardArg, for pad_delta
-    EdgeRight,    // int32
-    PadDelta,     // float   f32b1
-    PadValue,     // float   f32f32
-    Source,       // int32   a Surrogate: FromState or FromInput
-    Quantizer,    // int32   input quantizer, as in ForwardArg; f32f32 from x only
-    Levels,       // float
-    Divisor,      // float
-    Next,         // int32
-    NextLevels,   // float
-    NextDivisor,  // float
-    Mix,          // float
-    WeightFactor, // int32   a Surrogate: One, or FromInput (of the weight: its quantizer's derivative, no threshold)
+    UserContext,     // void *: a CallContext
+    GradOutput,      // float   [width_out, Og, groups, batch]
+    X,               // float   [width, Cg, groups, batch]; lacking unless FromInput
+    State,           // uint32  [words, 2, Cg, groups, batch]; lacking unless FromState
+    Weight,          // float   [kernel_size, Cg, Og, groups] (f32b1: [kernel_size * Cg, 1, Og, groups]), as the layer
+                     //         got it; if WeightFactor is One: GradWeight, on devices nothing
+    KernelSize,      // int32
+    Stride,          // int32
+    Dilation,        // int32
+    PadLeft,         // int32
+    TileWidth,       // int32   output positions summed per pass; a multiple of width_block
+    TileChannels,    // int32   input channels of a group per task; f32b1: up to whole squares of the result
+    EdgeLeft,        // int32   f32b1: as in ForwardArg, for pad_delta
+    EdgeRight,       // int32
+    PadDelta,        // float   f32b1
+    PadValue,        // float   f32f32
+    Source,          // int32   a Surrogate: FromState or FromInput
+    Quantizer,       // int32   input quantizer, as in ForwardArg; f32f32 from x only
+    Levels,          // float
+    Divisor,         // float
+    Next,            // int32
+    NextLevels,      // float
+    NextDivisor,     // float
+    Mix,             // float
+    WeightFactor,    // int32   a Surrogate: One, or FromInput (of the weight: its quantizer's derivative, no threshold)
     WeightQuantizer, // int32
     WeightBeta,      // float
     WeightNext,      // int32
