@@ -112,7 +112,14 @@ void Cpu::apply(const GradInputSumStages &s, const Target &target) const {
         .vectorize(s.column, lanes)
         .unroll(s.column)
         .unroll(s.c);
-    acc.update().reorder(s.column, s.c, s.taps, s.rows).vectorize(s.column, lanes).unroll(s.column).unroll(s.c);
+    acc.update().vectorize(s.column, lanes).unroll(s.column).unroll(s.c);
+    if (Func part = s.part; part.defined()) {
+        acc.update().reorder(s.column, s.c, s.taps);
+        part.compute_at(acc, s.taps).vectorize(s.column, lanes).unroll(s.column).unroll(s.c);
+        part.update().reorder(s.column, s.c, s.rows).vectorize(s.column, lanes).unroll(s.column).unroll(s.c);
+    } else {
+        acc.update().reorder(s.column, s.c, s.taps, s.rows);
+    }
 }
 
 void Cpu::apply(const GradInputLookupStages &s, const Target &target) const {

@@ -139,9 +139,11 @@ struct GradInputStages {
     Halide::Var column, phase;
 };
 
-/// grad_input by multiply-accumulate: acc has one update over `taps` and `rows`, of channel_block channels together.
+/// grad_input by multiply-accumulate, of channel_block channels together: the update of acc runs over `taps`, and adds
+/// part(column, phase, c, g, n, tap), whose runs over `rows`; of one channel (part undefined) it runs over both.
 struct GradInputSumStages : GradInputStages {
     int channel_block = 1;
+    Halide::Func part;
     Halide::RVar taps, rows;
 };
 
