@@ -7,6 +7,8 @@ set(QCONV_INSPECT_LLVM 22)
 set(LLVM_ROOT "/usr/lib/llvm-${QCONV_INSPECT_LLVM}" CACHE PATH "Where LLVM ${QCONV_INSPECT_LLVM} is installed")
 find_package(LLVM QUIET CONFIG)
 if(NOT LLVM_FOUND OR NOT LLVM_VERSION_MAJOR EQUAL QCONV_INSPECT_LLVM)
+    # Another version's folder would keep a later look from finding the right one.
+    set(LLVM_DIR LLVM_DIR-NOTFOUND CACHE PATH "Where LLVM's CMake package is" FORCE)
     set(debian "llvm-${QCONV_INSPECT_LLVM}-dev")
     message(STATUS "LLVM ${QCONV_INSPECT_LLVM} not found: no qconvc inspect (Debian package ${debian})")
     return()
