@@ -71,6 +71,9 @@ const char *forward_mismatch(const qconv_kernel &kernel, const qconv_layer_confi
     if (kernel.word_bits > 0 && !packs_input(config)) return "it needs a sign or inputdorefa input quantizer";
     const char *reason = representation_mismatch(kernel, input_representation(config), weight_representation(config));
     if (reason != nullptr) return reason;
+    if (kernel.group_block > 1 && (channels_in_group(config) > 1 || out_in_group(config) > 1)) {
+        return "it serves groups of one channel and one output";
+    }
     if (kernel.word_bits > 0 && word_taps(kernel) > 1 && channels_in_group(config) > kernel.word_channels) {
         return "its words join fewer channels than a group has";
     }

@@ -47,7 +47,8 @@ std::int64_t widest_in_cache(const qconv_kernel &kernel, const qconv_layer_confi
     const std::int64_t positions = scratch_in_cache / scratch_per_position(kernel, config) - tap_span(config);
     const std::int64_t blocks = positions / (config.stride * block);
     const std::int64_t fewest = std::max(fewest_blocks, ceil_div(2 * tap_span(config), config.stride * block));
-    const std::int64_t widest = kernel.out_block == 1 && kernel.tables == 0 ? widest_tile_of_row : widest_tile;
+    const bool by_rows = kernel.out_block == 1 && kernel.tables == 0 && kernel.group_block <= 1;
+    const std::int64_t widest = by_rows ? widest_tile_of_row : widest_tile;
     const std::int64_t most = std::max<std::int64_t>(widest / block, 1);
     return std::min(std::max(blocks, fewest), most);
 }
@@ -80,9 +81,11 @@ Plan make_plan(const qconv_kernel &kernel, const qconv_layer_config &config, std
     plan.width_out = width_out(config, width);
     const std::int64_t block = kernel.width_block;
     const std::int64_t blocks = ceil_div(plan.width_out, block);
-    const std::int64_t rows = batch * config.groups;
+    const std::int64_t groups = std::max(kernel.group_block, 1); // of a task
+    const std::int64_t rows = batch * ceil_div(config.groups, groups);
 
-    const std::int64_t workers = worthwhile_workers(kernel, config, batch, width, threads, out_in_group(config));
+    const std::int64_t workers =
+        worthwhile_workers(kernel, config, batch, width, threads, groups * out_in_group(config));
 
     std::int64_t tiles = ceil_div(blocks, widest_in_cache(kernel, config));
     if (workers > 1) tiles = choose_tiles(tiles, blocks, rows, workers);

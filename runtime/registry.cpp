@@ -37,7 +37,7 @@ bool same_content(const qconv_kernel &a, const qconv_kernel &b) {
             std::make_tuple(k.op, k.path, k.call, k.word_bits, k.element_bits, k.word_channels),
             std::make_tuple(k.input_planes, k.weight_planes, k.table_channels, k.tables),
             std::make_tuple(k.out_block, k.width_block, k.unit_stride, k.window_sum, k.channel_block, k.tap_block,
-                            k.vector_words, k.level_offset, k.tile_width),
+                            k.vector_words, k.level_offset, k.tile_width, k.group_block),
             std::make_tuple(k.in_channels, k.out_channels, k.kernel_size, k.stride, k.dilation, k.groups));
     };
     return fields(a) == fields(b);
@@ -198,10 +198,14 @@ const char *layout_defect(const qconv_kernel &k) {
         return "out_block and width_block must be 1..65536";
     }
     for (const std::int32_t field : {k.word_bits, k.element_bits, k.word_channels, k.input_planes, k.weight_planes,
-                                     k.table_channels, k.tables, k.channel_block, k.tap_block, k.vector_words}) {
+                                     k.table_channels, k.tables, k.channel_block, k.tap_block, k.vector_words,
+                                     k.group_block}) {
         if (field < 0 || field > most) return "the layout's fields must be 0..65536";
     }
     if (k.tile_width < 0) return "tile_width must be 0 or positive";
+    if (k.group_block > 1 && (k.op != QCONV_OP_FORWARD || k.path != QCONV_PATH_F32F32 || k.out_block != 1)) {
+        return "group_block is for the f32f32 path of forward, with an out_block of 1";
+    }
     const bool words = k.path == QCONV_PATH_B1B1 || k.path == QCONV_PATH_INT8;
     const bool from_bits = k.op == QCONV_OP_BITS_TO_BITS || k.op == QCONV_OP_BITS_TO_FLOAT;
     if (from_bits && (k.path != QCONV_PATH_B1B1 || k.input_planes != 1)) return "packed signs are one plane of b1b1";

@@ -35,6 +35,8 @@ constexpr double dot_of_long_elements = 2; // 16-bit words: smlal of one half, t
 constexpr double dot_without = 1.2; // multiply and add, but on more ports than FMA: 76 against 57 GMAC/s on Zen 4
 constexpr double fma_chain = 1.4;   // fewer sums at once than an FMA takes cycles wait for themselves
 constexpr double wide_strip = 4;    // what strips of several vectors compute past the end of a row, for one output
+constexpr double turn_element = 6;  // of an input or an output: loaded, interleaved four times with another, stored
+constexpr double whole_line = 0.65; // of a product whose vector is a cache line, beside one that loads from anywhere
 
 struct Sizes {
     double channels, outputs, taps, columns; // of one group; columns: input positions per output position
@@ -78,6 +80,11 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
     const bool leveled = quantizer.mix == 0 && quantizer.first.kind == QCONV_INPUTDOREFA;
     const double element = simple ? pack_element : leveled ? levels_as_float : quantize_as_float;
     const double input = size.channels * size.columns * element / lanes;
+    if (kernel.group_block > 1) {
+        const double groups = static_cast<double>(config.groups), block = kernel.group_block;
+        const double padded = std::ceil(groups / block) * block / groups;
+        return padded * (input + (size.columns + 1) * turn_element / lanes + size.taps * whole_line / lanes);
+    }
     if (kernel.path == QCONV_PATH_F32F32) {
         const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
         const bool few = kernel.out_block * kernel.width_block < 4 * lanes, wide = kernel.width_block > 2 * lanes;

@@ -60,6 +60,7 @@ std::int64_t scratch_per_position(const qconv_kernel &kernel, const qconv_layer_
         }
         return levels + kernel.input_planes * word_bytes * (joins_taps ? 8 : rows * copies);
     }
+    if (kernel.group_block > 1) return 2 * kernel.group_block * std::int64_t{sizeof(float)}; // along positions and turned
     const std::int64_t multiple = kernel.tables > 0 ? std::int64_t{kernel.tables} * kernel.table_channels : 1;
     return ceil_div(channels, multiple) * multiple * copies * std::int64_t{sizeof(float)};
 }

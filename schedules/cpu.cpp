@@ -20,6 +20,23 @@ void build_tables(Func table, const std::vector<Func> &halves, const LoopLevel &
         half.compute_at(table, p).vectorize(p, lanes, TailStrategy::RoundUp).unroll(entry);
 }
 
+void turn_squares(const std::vector<Func> &steps, const Var &pair, const Var &along, int side, const LoopLevel &level,
+                  int lanes) {
+    int length = side;
+    for (Func step : steps) {
+        const Var row = step.args()[2];
+        step.compute_at(level)
+            .bound_extent(pair, 2)
+            .bound_extent(along, length)
+            .bound_extent(row, side * side / length / 2)
+            .store_in(MemoryType::Stack)
+            .vectorize(along, std::min(lanes, side))
+            .reorder_storage(pair, along, row);
+        step.unroll(pair).unroll(along).unroll(row);
+        length *= 2;
+    }
+}
+
 namespace {
 
 /// Where the stages of grad_input are computed: the input once a group of a task, the sums for some channels of a
@@ -175,18 +192,7 @@ LoopLevel tile_turned(const GradWeightLookupStages &s, int lanes) {
     for (const Expr &condition : s.cases)
         result.specialize(condition);
     if (Func places = s.places; places.defined()) places.compute_root();
-    int length = s.side;
-    for (Func step : s.turn) {
-        step.compute_at(result, square)
-            .bound_extent(s.pair, 2)
-            .bound_extent(s.along, length)
-            .bound_extent(step.args()[2], s.side * s.side / length / 2)
-            .store_in(MemoryType::Stack)
-            .vectorize(s.along, std::min(lanes, s.side))
-            .reorder_storage(s.pair, s.along, step.args()[2]);
-        step.unroll(s.pair).unroll(s.along).unroll(step.args()[2]);
-        length *= 2;
-    }
+    turn_squares(s.turn, s.pair, s.along, s.side, {result, square}, lanes);
     return {result, task};
 }
 

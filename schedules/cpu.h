@@ -11,6 +11,7 @@ public:
     using Schedules::apply;
     void apply(const ForwardStages &s, const Halide::Target &target) const override;
     void apply(const LookupStages &s, const Halide::Target &target) const override;
+    void apply(const DepthwiseStages &s, const Halide::Target &target) const override;
     void apply(const GradInputSumStages &s, const Halide::Target &target) const override;
     void apply(const GradInputLookupStages &s, const Halide::Target &target) const override;
     void apply(const GradWeightLookupStages &s, const Halide::Target &target) const override;
@@ -37,5 +38,9 @@ constexpr int groups_of_task = 8;
 /// Tables of positions p: all entries of one vector of positions together, so that they share the half sums.
 void build_tables(Halide::Func table, const std::vector<Halide::Func> &halves, const Halide::LoopLevel &level,
                   const Halide::Var &p, const Halide::Var &entry, int entries, int lanes);
+
+/// Squares of `side` rows and columns turned in registers, at `level`, by the steps of a Turn.
+void turn_squares(const std::vector<Halide::Func> &steps, const Halide::Var &pair, const Halide::Var &along, int side,
+                  const Halide::LoopLevel &level, int lanes);
 
 } // namespace qconv::schedules

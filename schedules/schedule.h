@@ -103,6 +103,18 @@ struct ToBitsStages {
     Halide::Var p, row, n;
 };
 
+/// A forward convolution of one channel and one output a group, `side` groups side by side: acc(lane, w, block, n), one
+/// update over `taps`. `across`(lane, p, block, n), wanted once per task, comes from the last of turn_input, y from the
+/// last of turn_sums: they turn squares, as GradWeightLookupStages::turn does.
+struct DepthwiseStages : OutputStages {
+    Halide::Func across, acc;
+    Halide::RVar taps;
+    Halide::Var lane, block;
+    std::vector<Halide::Func> turn_input, turn_sums; ///< step(pair, along, row, square, block, n)
+    Halide::Var pair, along, square;
+    int side = 1;
+};
+
 /// A forward convolution by table lookup.
 struct LookupStages : OutputStages {
     /// table(p [, phase], entry, channel group, g, n), and the two half sums it adds.
@@ -249,7 +261,11 @@ public:
     virtual void apply(const GradWeightSumStages &stages, const Halide::Target &target) const = 0;
     virtual void apply(const GradWeightRowStages &stages, const Halide::Target &target) const = 0;
     virtual void apply(const StateStages &stages, const Halide::Target &target) const = 0;
-    // Not every architecture chains layers through bits, and the CPU sums a bias's gradient without a kernel.
+    // Not every architecture chains layers through bits or turns squares, and the CPU sums a bias's gradient without a
+    // kernel.
+    virtual void apply(const DepthwiseStages &, const Halide::Target &target) const {
+        throw none("groups side by side", target);
+    }
     virtual void apply(const BitsStages &, const Halide::Target &target) const { throw none("packed signs", target); }
     virtual void apply(const ToBitsStages &, const Halide::Target &target) const { throw none("packed signs", target); }
     virtual void apply(const GradBiasStages &, const Halide::Target &target) const { throw none("grad_bias", target); }

@@ -63,6 +63,8 @@ inline const std::vector<KnobSpace> &knob_spaces() {
          {{"out_block", Plain, {1, 2, 4, 6, 8, 12, 16, 20, 24}}, {"width_block", Vectors, {1, 2, 3, 4, 6}}, tile},
          "out_block",
          "width_block"},
+        // Groups side by side are the row's: a vector of them.
+        {"forward_depthwise", {{"width_block", Vectors, {1, 2}}, tile}, "", ""},
         {"grad_input_f32b1",
          {{"table_channels", Plain, {3, 4, 5, 6, 7}},
           {"tables", Plain, {1, 2, 3, 4, 6, 8}},

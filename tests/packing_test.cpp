@@ -219,6 +219,8 @@ int plain_f32(void **arguments) {
                     const int64_t bits =
                         read_integer(weight, {table % layout->tables, k, o, table / layout->tables, g});
                     v = (bits >> (c % layout->table_channels) & 1) != 0 ? 1 : -1;
+                } else if (layout->group_block > 1) {
+                    v = at<float>(weight, {g % layout->group_block, k, g / layout->group_block});
                 } else {
                     v = at<float>(weight, {lane, k, c, block, g});
                 }
@@ -258,6 +260,7 @@ std::vector<qconv_kernel> kernels() {
     all.push_back(f32b1(2, 5));
     all.push_back(kernel(QCONV_PATH_F32F32, 1));
     all.push_back(kernel(QCONV_PATH_F32F32, 6));
+    all.push_back(depthwise(4));
     for (qconv_kernel &k : all)
         k.call = k.path == QCONV_PATH_B1B1 ? plain_b1b1 : k.path == QCONV_PATH_INT8 ? plain_int8 : plain_f32;
     return all;
@@ -268,6 +271,7 @@ constexpr Shape kShapesHere[] = {
     {5, 7, 3, 2, 2, 1, 1, 1, 2, 9, "odd channels, stride, both ends reach over"},
     {36, 5, 2, 1, 3, 4, 3, 1, 1, 6, "more channels than a word, dilation, windows all padding"},
     {2, 4, 9, 1, 4, 4, 1, 2, 2, 5, "depthwise, more taps than a byte, wider than x"},
+    {5, 5, 3, 2, 1, 2, 1, 5, 2, 9, "one output a group, an odd number of groups"},
     {6, 6, 5, 3, 0, 2, 2, 3, 1, 20, "two channels a group, padding on the right alone"},
 };
 
@@ -300,7 +304,8 @@ std::string describe(const qconv_kernel &k) {
            " x " + std::to_string(k.word_channels) + " channels, planes " + std::to_string(k.input_planes) + "x" +
            std::to_string(k.weight_planes) + ", tables " + std::to_string(k.tables) + " of " +
            std::to_string(k.table_channels) + ", window_sum " + std::to_string(k.window_sum) + ", vector_words " +
-           std::to_string(k.vector_words) + ", level_offset " + std::to_string(k.level_offset);
+           std::to_string(k.vector_words) + ", level_offset " + std::to_string(k.level_offset) + ", group_block " +
+           std::to_string(k.group_block);
 }
 
 TEST_CASE("packing: every path agrees with the oracle for every pair of quantizers", "[packing]") {

@@ -41,4 +41,10 @@ inline qconv_kernel f32b1(int tables, int table_channels) {
     return k;
 }
 
+inline qconv_kernel depthwise(int group_block) {
+    qconv_kernel k = kernel(QCONV_PATH_F32F32, 1);
+    k.group_block = group_block;
+    return k;
+}
+
 } // namespace qconv::test

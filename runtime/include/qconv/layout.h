@@ -46,7 +46,8 @@ constexpr int64_t vector_words(const qconv_kernel &k) {
 ///   int8    int8 or int16 element [word_bits / element_bits, out_block, steps, rows, out_blocks, groups]
 ///   f32b1   uint8 [tables, kernel_size, Og, chunks, groups]: bit c of entry (u, k, o, z, g) is the sign of
 ///           channel (z * tables + u) * table_channels + c
-///   f32f32  float [out_block, kernel_size, Cg, out_blocks, groups]
+///   f32f32  float [out_block, kernel_size, Cg, out_blocks, groups], or with group_block = B > 1
+///           float [B, kernel_size, ceil(groups / B)]: group g is (g % B) of block number (g / B); missing ones are 0
 /// Output channel o is (o % out_block) of out_block number (o / out_block); missing ones are 0.
 struct PackedShape {
     int64_t steps;      // packed paths: words along the taps
