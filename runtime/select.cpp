@@ -34,8 +34,10 @@ constexpr double dot_with_vnni = 1;        // sdot is the same
 constexpr double dot_of_long_elements = 2; // 16-bit words: smlal of one half, then of the other
 constexpr double dot_without = 1.2; // multiply and add, but on more ports than FMA: 76 against 57 GMAC/s on Zen 4
 constexpr double fma_chain = 1.4;   // fewer sums at once than an FMA takes cycles wait for themselves
-constexpr double wide_strip = 4;    // what strips of several vectors compute past the end of a row, for one output
-constexpr double turn_element = 6;  // of an input or an output: loaded, interleaved four times with another, stored
+constexpr double wide_strip = 4;    // what strips of several vectors compute past the end of a row, where no width is
+                                    // expected, for one output
+constexpr double split_phase = 5;   // of an input: loaded one by one and stored
+constexpr double turn_element = 4;  // of an input or an output: loaded, interleaved four times with another, stored
 constexpr double whole_line = 0.65; // of a product whose vector is a cache line, beside one that loads from anywhere
 
 struct Sizes {
@@ -79,7 +81,8 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
         quantizer.mix == 0 && (quantizer.first.kind == QCONV_IDENTITY || input_representation(config).binary());
     const bool leveled = quantizer.mix == 0 && quantizer.first.kind == QCONV_INPUTDOREFA;
     const double element = simple ? pack_element : leveled ? levels_as_float : quantize_as_float;
-    const double input = size.channels * size.columns * element / lanes;
+    const double split = config.stride > 1 && kernel.group_block <= 1 ? split_phase : 0;
+    const double input = size.channels * size.columns * (element + split) / lanes;
     if (kernel.group_block > 1) {
         const double groups = static_cast<double>(config.groups), block = kernel.group_block;
         const double padded = std::ceil(groups / block) * block / groups;
@@ -87,7 +90,7 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
     }
     if (kernel.path == QCONV_PATH_F32F32) {
         const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
-        const bool few = kernel.out_block * kernel.width_block < 4 * lanes, wide = kernel.width_block > 2 * lanes;
+        const bool few = kernel.out_block * kernel.width_block < 4 * lanes, wide = kernel.width_block > 2 * lanes && outputs_expected(config) == 0;
         // One output at a time loads the inputs anew for every product.
         const double loads = kernel.out_block == 1 && size.outputs > 1 ? 2 : 1;
         const double sums = padded_outputs * size.channels * size.taps * loads * (few ? fma_chain : 1);
