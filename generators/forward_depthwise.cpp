@@ -29,10 +29,17 @@ public:
         schedules::DepthwiseStages stages;
         fill(stages, {padded}, float_input_cases());
         stages.tile_width = tile_width / side() * side(); // as it is: said so that squares are known to be whole
-        stages.across = across, stages.acc = acc, stages.taps = taps;
-        stages.lane = lane, stages.square = square, stages.block = block, stages.side = side();
-        stages.turn_input = input_turn.steps, stages.turn_sums = sums_turn.steps;
-        stages.pair = input_turn.pair, stages.along = input_turn.along;
+        stages.sums = {.across = across,
+                       .acc = acc,
+                       .taps = taps,
+                       .lane = lane,
+                       .block = block,
+                       .square = square,
+                       .pair = input_turn.pair,
+                       .along = input_turn.along,
+                       .turn_input = input_turn.steps,
+                       .turn_sums = sums_turn.steps,
+                       .side = side()};
         schedules::apply(stages, context());
     }
 

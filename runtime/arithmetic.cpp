@@ -71,9 +71,6 @@ const char *forward_mismatch(const qconv_kernel &kernel, const qconv_layer_confi
     if (kernel.word_bits > 0 && !packs_input(config)) return "it needs a sign or inputdorefa input quantizer";
     const char *reason = representation_mismatch(kernel, input_representation(config), weight_representation(config));
     if (reason != nullptr) return reason;
-    if (kernel.group_block > 1 && (channels_in_group(config) > 1 || out_in_group(config) > 1)) {
-        return "it serves groups of one channel and one output";
-    }
     if (kernel.word_bits > 0 && word_taps(kernel) > 1 && channels_in_group(config) > kernel.word_channels) {
         return "its words join fewer channels than a group has";
     }
@@ -148,6 +145,9 @@ bool int32_fits(const qconv_kernel &kernel, const qconv_layer_config &config) {
 const char *mismatch(const qconv_kernel &kernel, const qconv_layer_config &config) {
     if (!shape_matches(kernel, config)) return "it was compiled for another shape";
     if (kernel.unit_stride != 0 && config.stride != 1) return "it needs stride 1";
+    if (kernel.group_block > 1 && (channels_in_group(config) > 1 || out_in_group(config) > 1)) {
+        return "it serves groups of one channel and one output";
+    }
     const bool lookup = kernel.path == QCONV_PATH_F32B1;
     switch (kernel.op) {
         case QCONV_OP_FORWARD:

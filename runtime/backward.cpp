@@ -65,7 +65,10 @@ void call_grad_input(const qconv_kernel &kernel, const qconv_layer_config &confi
     const bool lookup = kernel.path == QCONV_PATH_F32B1;
     const void *packed_weight = packed.weight.data();
     Buffer bytes(context, packed_weight, byte_type, {kernel.tables, taps, channels, packed.blocks, config.groups});
-    Buffer floats(context, packed_weight, float_type, {kernel.out_block, taps, outputs, packed.blocks, config.groups});
+    const bool side_by_side = kernel.group_block > 1;
+    Buffer floats = side_by_side ? Buffer(context, packed_weight, float_type, {kernel.group_block, taps, packed.blocks})
+                                 : Buffer(context, packed_weight, float_type,
+                                          {kernel.out_block, taps, outputs, packed.blocks, config.groups});
     Buffer shift(context, packed.taps.shift.data(), int_type, {taps});
     Buffer phase_start(context, packed.taps.phase_start.data(), int_type, {config.stride + 1});
     Buffer x = x_buffer(context, config, factor == Surrogate::FromInput ? input.x : nullptr, input);

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include "arithmetic.h"
 #include "config.h"
@@ -301,25 +302,23 @@ void pack_signs(PackedForward &packed, const qconv_kernel &kernel, const WeightR
     });
 }
 
-void pack_floats(PackedForward &packed, const qconv_kernel &kernel, const WeightRows &rows,
-                 const TensorQuantizer &quantizer, PackScratch &scratch) {
+void pack_floats(PackedForward &packed, const qconv_kernel &kernel, WeightRows rows, const TensorQuantizer &quantizer, PackScratch &scratch) {
     constexpr std::int64_t longest = 256; // values of each output channel quantized together: the block stays in L1
+    const std::int64_t out_block = std::max(kernel.out_block, kernel.group_block);
     // Groups side by side lie as the output channels of one group would.
-    const bool side_by_side = kernel.group_block > 1;
-    const std::int64_t groups = side_by_side ? 1 : rows.groups, outputs = side_by_side ? rows.groups : rows.outputs;
-    const std::int64_t out_block = side_by_side ? kernel.group_block : kernel.out_block;
-    const std::int64_t blocks = ceil_div(outputs, out_block), block_size = rows.elements() * out_block;
-    provide(packed.weight, groups * blocks * block_size, sizeof(float));
+    if (kernel.group_block > 1) rows.outputs = std::exchange(rows.groups, 1);
+    const std::int64_t blocks = ceil_div(rows.outputs, out_block), block_size = rows.elements() * out_block;
+    provide(packed.weight, rows.groups * blocks * block_size, sizeof(float));
     auto *floats = packed.weight.as<float>();
     float *values = scratch.take<float>(longest);
-    for (std::int64_t g = 0; g < groups; ++g) {
+    for (std::int64_t g = 0; g < rows.groups; ++g) {
         for (std::int64_t block = 0; block < blocks; ++block, floats += block_size) {
             const std::int64_t first = block * out_block;
-            const std::int64_t lanes = std::min(out_block, outputs - first);
+            const std::int64_t lanes = std::min(out_block, rows.outputs - first);
             for (std::int64_t from = 0; from < rows.elements(); from += longest) {
                 const std::int64_t count = std::min(longest, rows.elements() - from);
                 for (std::int64_t lane = 0; lane < lanes; ++lane) {
-                    quantizer.values(rows.row(g * outputs + first + lane)
+                    quantizer.values(rows.row(g, first + lane)
                                          .subspan(static_cast<std::size_t>(from), static_cast<std::size_t>(count)),
                                      values);
                     float *result = floats + from * out_block + lane;

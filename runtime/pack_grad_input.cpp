@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "config.h"
 
@@ -82,9 +83,11 @@ void pack_signs(PackedGradInput &packed, const qconv_kernel &kernel, const Weigh
     }
 }
 
-void pack_floats(PackedGradInput &packed, const qconv_kernel &kernel, const WeightRows &rows,
-                 const TensorQuantizer &quantizer, PackScratch &scratch) {
-    const std::int64_t lanes = kernel.out_block;
+void pack_floats(PackedGradInput &packed, const qconv_kernel &kernel, WeightRows rows, const TensorQuantizer &quantizer,
+                 PackScratch &scratch) {
+    const std::int64_t lanes = std::max(kernel.out_block, kernel.group_block);
+    // Groups side by side lie as the channels of one group would.
+    if (kernel.group_block > 1) rows.channels = std::exchange(rows.groups, 1);
     const std::int64_t taps = rows.taps;
     packed.blocks = ceil_div(rows.channels, lanes);
     provide(packed.weight, rows.groups * packed.blocks * rows.outputs * rows.taps * lanes, sizeof(float));

@@ -22,10 +22,9 @@ struct WeightRows {
           weight(weights) {}
 
     std::int64_t elements() const { return channels * taps; }
-    std::span<const float> row(std::int64_t group, std::int64_t output) const { return row(group * outputs + output); }
-    /// Of an output channel of the layer.
-    std::span<const float> row(std::int64_t output) const {
-        return weight.subspan(static_cast<std::size_t>(output * elements()), static_cast<std::size_t>(elements()));
+    std::span<const float> row(std::int64_t group, std::int64_t output) const {
+        return weight.subspan(static_cast<std::size_t>((group * outputs + output) * elements()),
+                              static_cast<std::size_t>(elements()));
     }
 };
 

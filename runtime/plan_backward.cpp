@@ -36,6 +36,7 @@ std::int64_t shift_range(const qconv_layer_config &config) {
 
 // Floats of gy that one column of a tile of grad_input takes.
 std::int64_t padded_outputs(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    if (kernel.group_block > 1) return 2 * kernel.group_block; // along positions and turned
     const std::int64_t multiple = kernel.tables > 0 ? std::int64_t{kernel.tables} * kernel.table_channels : 1;
     return round_up(out_in_group(config), multiple);
 }
@@ -117,8 +118,10 @@ GradInputPlan plan_grad_input(const qconv_kernel &kernel, const qconv_layer_conf
     GradInputPlan plan{};
     const std::int64_t block = kernel.width_block;
     const std::int64_t blocks = ceil_div(ceil_div(width, config.stride), block);
-    const std::int64_t rows = batch * config.groups;
-    const std::int64_t workers = worthwhile_workers(kernel, config, batch, width, threads, channels_in_group(config));
+    const std::int64_t groups = std::max(kernel.group_block, 1); // of a task
+    const std::int64_t rows = batch * ceil_div(config.groups, groups);
+    const std::int64_t workers =
+        worthwhile_workers(kernel, config, batch, width, threads, groups * channels_in_group(config));
 
     const std::int64_t reach = shift_range(config);
     const std::int64_t fit = tile_in_cache / (padded_outputs(kernel, config) * float_bytes) - reach;

@@ -203,8 +203,9 @@ const char *layout_defect(const qconv_kernel &k) {
         if (field < 0 || field > most) return "the layout's fields must be 0..65536";
     }
     if (k.tile_width < 0) return "tile_width must be 0 or positive";
-    if (k.group_block > 1 && (k.op != QCONV_OP_FORWARD || k.path != QCONV_PATH_F32F32 || k.out_block != 1)) {
-        return "group_block is for the f32f32 path of forward, with an out_block of 1";
+    const bool side_by_side = k.op == QCONV_OP_FORWARD || (k.op == QCONV_OP_GRAD_INPUT && k.unit_stride != 0);
+    if (k.group_block > 1 && (!side_by_side || k.path != QCONV_PATH_F32F32 || k.out_block != 1)) {
+        return "group_block is for forward, and grad_input of unit stride, on path f32f32 with an out_block of 1";
     }
     const bool words = k.path == QCONV_PATH_B1B1 || k.path == QCONV_PATH_INT8;
     const bool from_bits = k.op == QCONV_OP_BITS_TO_BITS || k.op == QCONV_OP_BITS_TO_FLOAT;

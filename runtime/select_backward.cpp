@@ -23,11 +23,14 @@ constexpr double turned_weight = 1;   // by squares
 constexpr double short_row = 100;     // stages of a channel's row of the input, whatever its length
 constexpr double index_row = 700;     // those that make it table indexes
 constexpr double position_entry = 3;  // of a table of positions: its vectors are whole lines
+constexpr double turned_element = 4;  // of an output or an input of groups side by side
+constexpr double whole_line = 1.2;    // of a product there: its vectors are whole lines too
 constexpr double multiply_add = 1.1;  // of two registers
 constexpr double along_positions = 7; // of two vectors from memory, and its part of adding up lanes
 
 struct Sizes {
     double channels, outputs, taps, stride; // of one group
+    double groups;
     double reach;                           // positions that a strip of width_block spans, over those it computes
 };
 
@@ -38,6 +41,10 @@ double padded(double count, double block) {
 // Work of one column: `stride` positions of the input.
 double grad_input_cost(const qconv_kernel &kernel, const Sizes &size, double lanes) {
     const double ends = size.outputs * copy_element + size.channels * size.stride * store_output;
+    if (kernel.group_block > 1) {
+        const double turned = (size.outputs + size.channels) * turned_element;
+        return (ends + turned + size.taps * whole_line) / lanes * padded(size.groups, kernel.group_block) / size.groups;
+    }
     if (kernel.path == QCONV_PATH_F32F32) {
         // One channel alone loads the gradients anew for every product.
         const double product = kernel.out_block == 1 ? 2 : 1;
@@ -83,6 +90,7 @@ double estimate_backward_cost(const qconv_kernel &kernel, const qconv_layer_conf
         .outputs = static_cast<double>(out_in_group(config)),
         .taps = static_cast<double>(config.kernel_size),
         .stride = static_cast<double>(config.stride),
+        .groups = static_cast<double>(config.groups),
         .reach = 1 + reach / kernel.width_block,
     };
     if (kernel.op == QCONV_OP_GRAD_INPUT) {

@@ -2,6 +2,7 @@
 #include "schedules/cpu.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 namespace qconv::schedules {
 
@@ -35,6 +36,30 @@ void turn_squares(const std::vector<Func> &steps, const Var &pair, const Var &al
         step.unroll(pair).unroll(along).unroll(row);
         length *= 2;
     }
+}
+
+void schedule_side_by_side(const SideBySide &s, const Var &p, const Var &w, int width_block, const LoopLevel &task,
+                           const LoopLevel &strip, int lanes) {
+    Func across = s.across, acc = s.acc;
+    Var square("square"), pi("pi");
+    across.compute_at(task)
+        .align_bounds(p, s.side)
+        .split(p, square, pi, s.side)
+        .vectorize(s.lane, lanes)
+        .unroll(s.lane)
+        .unroll(pi);
+    turn_squares(s.turn_input, s.pair, s.along, s.side, {across, square}, lanes);
+    acc.compute_at(strip)
+        .bound_extent(s.lane, s.side)
+        .bound_extent(w, width_block)
+        .bound_extent(s.block, 1)
+        .vectorize(s.lane, lanes)
+        .unroll(s.lane)
+        .unroll(w);
+    acc.update().reorder(s.lane, w, s.taps).vectorize(s.lane, lanes).unroll(s.lane).unroll(w);
+    turn_squares(s.turn_sums, s.pair, s.along, s.side, strip, lanes);
+    for (Func step : s.turn_sums)
+        step.bound_extent(s.square, width_block / s.side).bound_extent(s.block, 1).unroll(s.square);
 }
 
 namespace {
@@ -150,6 +175,24 @@ void Cpu::apply(const GradInputLookupStages &s, const Target &target) const {
     part.compute_at(acc, s.c).vectorize(s.column, lanes).unroll(s.column);
     part.update().reorder(s.column, s.tables, s.taps).vectorize(s.column, lanes).unroll(s.column).unroll(s.tables);
     build_tables(table, s.halves, LoopLevel(acc, s.chunks), s.p, s.entry, s.table_entries, lanes);
+}
+
+void Cpu::apply(const GradInputDepthwiseStages &s, const Target &target) const {
+    if (!s.unit_stride) throw std::invalid_argument("grad_input side by side needs unit_stride");
+    const int lanes = target.natural_vector_size<float>();
+    Func result = s.grad_input;
+    Var tile("tile"), strip("strip"), wi("wi"), gi("gi"), task("task");
+    result.split(s.column, tile, wi, s.tile_width, TailStrategy::GuardWithIf)
+        .split(wi, strip, wi, s.width_block, TailStrategy::GuardWithIf)
+        .split(s.g, s.g, gi, s.sums.side, TailStrategy::GuardWithIf)
+        .reorder(wi, s.phase, s.c, gi, strip, tile, s.g, s.n)
+        .fuse(tile, s.g, task)
+        .fuse(task, s.n, task)
+        .parallel(task)
+        .vectorize(wi, lanes, TailStrategy::GuardWithIf);
+    const LoopLevel at_task(result, task), at_strip(result, strip);
+    schedule_grad_input(s, {at_task, at_task, at_strip, LoopLevel(result, gi)}, target);
+    schedule_side_by_side(s.sums, s.p, s.column, s.width_block, at_task, at_strip, lanes);
 }
 
 namespace {

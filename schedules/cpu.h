@@ -14,6 +14,7 @@ public:
     void apply(const DepthwiseStages &s, const Halide::Target &target) const override;
     void apply(const GradInputSumStages &s, const Halide::Target &target) const override;
     void apply(const GradInputLookupStages &s, const Halide::Target &target) const override;
+    void apply(const GradInputDepthwiseStages &s, const Halide::Target &target) const override;
     void apply(const GradWeightLookupStages &s, const Halide::Target &target) const override;
     void apply(const GradWeightSumStages &s, const Halide::Target &target) const override;
     void apply(const GradWeightRowStages &s, const Halide::Target &target) const override;
@@ -42,5 +43,9 @@ void build_tables(Halide::Func table, const std::vector<Halide::Func> &halves, c
 /// Squares of `side` rows and columns turned in registers, at `level`, by the steps of a Turn.
 void turn_squares(const std::vector<Halide::Func> &steps, const Halide::Var &pair, const Halide::Var &along, int side,
                   const Halide::LoopLevel &level, int lanes);
+
+/// Sums side by side: the input of a task at `task`, and at `strip`, of positions w, the sums in registers.
+void schedule_side_by_side(const SideBySide &s, const Halide::Var &p, const Halide::Var &w, int width_block,
+                           const Halide::LoopLevel &task, const Halide::LoopLevel &strip, int lanes);
 
 } // namespace qconv::schedules

@@ -192,39 +192,22 @@ void Cpu::apply(const ForwardStages &s, const Target &target) const {
 }
 
 void Cpu::apply(const DepthwiseStages &s, const Target &target) const {
-    Func y = s.y, across = s.across, acc = s.acc;
+    Func y = s.y, acc = s.sums.acc;
     const int lanes = target.natural_vector_size<float>();
     Loops loops;
-    Var gi("gi"), square("square"), pi("pi");
+    Var gi("gi");
     y.split(s.w, loops.tile, s.w, s.tile_width, TailStrategy::GuardWithIf)
         .split(s.w, loops.strip, loops.wi, s.width_block, TailStrategy::GuardWithIf)
-        .split(s.g, s.g, gi, s.side, TailStrategy::GuardWithIf)
+        .split(s.g, s.g, gi, s.sums.side, TailStrategy::GuardWithIf)
         .reorder(loops.wi, gi, s.o, loops.strip, loops.tile, s.g, s.n)
         .fuse(loops.tile, s.g, loops.task)
         .fuse(loops.task, s.n, loops.task)
         .parallel(loops.task)
         .vectorize(loops.wi, lanes, TailStrategy::GuardWithIf);
     schedule_input(y, s, loops, target);
-    across.compute_at(y, loops.task)
-        .align_bounds(s.p, s.side)
-        .split(s.p, square, pi, s.side)
-        .vectorize(s.lane, lanes)
-        .unroll(s.lane)
-        .unroll(pi);
-    turn_squares(s.turn_input, s.pair, s.along, s.side, {across, square}, lanes);
-    acc.compute_at(y, loops.strip)
-        .bound_extent(s.lane, s.side)
-        .bound_extent(s.w, s.width_block)
-        .bound_extent(s.block, 1)
-        .vectorize(s.lane, lanes)
-        .unroll(s.lane)
-        .unroll(s.w);
-    acc.update().reorder(s.lane, s.w, s.taps).vectorize(s.lane, lanes).unroll(s.lane).unroll(s.w);
+    schedule_side_by_side(s.sums, s.p, s.w, s.width_block, {y, loops.task}, {y, loops.strip}, lanes);
     for (const Expr &condition : s.phase_cases)
         acc.update().specialize(condition);
-    turn_squares(s.turn_sums, s.pair, s.along, s.side, {y, loops.strip}, lanes);
-    for (Func step : s.turn_sums)
-        step.bound_extent(s.square, s.width_block / s.side).bound_extent(s.block, 1).unroll(s.square);
 }
 
 void Cpu::apply(const LookupStages &s, const Target &target) const {

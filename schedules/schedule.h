@@ -103,16 +103,21 @@ struct ToBitsStages {
     Halide::Var p, row, n;
 };
 
-/// A forward convolution of one channel and one output a group, `side` groups side by side: acc(lane, w, block, n), one
-/// update over `taps`. `across`(lane, p, block, n), wanted once per task, comes from the last of turn_input, y from the
-/// last of turn_sums: they turn squares, as GradWeightLookupStages::turn does.
-struct DepthwiseStages : OutputStages {
+/// Sums of groups of one channel and one output, `side` groups side by side: acc(lane, w, block, n), one update over
+/// `taps`, of `across`(lane, p, block, n), which is wanted once per task. `across` comes from the last of turn_input, the
+/// result from the last of turn_sums, step(pair, along, row, square, block, n): they turn squares, as
+/// GradWeightLookupStages::turn does.
+struct SideBySide {
     Halide::Func across, acc;
     Halide::RVar taps;
-    Halide::Var lane, block;
-    std::vector<Halide::Func> turn_input, turn_sums; ///< step(pair, along, row, square, block, n)
-    Halide::Var pair, along, square;
+    Halide::Var lane, block, square, pair, along;
+    std::vector<Halide::Func> turn_input, turn_sums;
     int side = 1;
+};
+
+/// A forward convolution of depthwise layers.
+struct DepthwiseStages : OutputStages {
+    SideBySide sums;
 };
 
 /// A forward convolution by table lookup.
@@ -167,6 +172,11 @@ struct GradInputLookupStages : GradInputStages {
     int table_entries = 0;
     Halide::Func part;
     Halide::RVar taps, tables, chunks;
+};
+
+/// grad_input of depthwise layers with unit stride; w is the column.
+struct GradInputDepthwiseStages : GradInputStages {
+    SideBySide sums;
 };
 
 /// What grad_weight has in every form: grad_weight(k, c, o, g). The sums over positions and batch are made within a
@@ -264,6 +274,9 @@ public:
     // Not every architecture chains layers through bits or turns squares, and the CPU sums a bias's gradient without a
     // kernel.
     virtual void apply(const DepthwiseStages &, const Halide::Target &target) const {
+        throw none("groups side by side", target);
+    }
+    virtual void apply(const GradInputDepthwiseStages &, const Halide::Target &target) const {
         throw none("groups side by side", target);
     }
     virtual void apply(const BitsStages &, const Halide::Target &target) const { throw none("packed signs", target); }

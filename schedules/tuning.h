@@ -76,6 +76,7 @@ inline const std::vector<KnobSpace> &knob_spaces() {
          {{"out_block", Plain, {1, 2, 4, 6, 8, 12, 16, 20, 24}}, {"width_block", Vectors, {1, 2, 3, 4, 6}}, tile},
          "out_block",
          "width_block"},
+        {"grad_input_depthwise", {{"width_block", Vectors, {1, 2}}, tile}, "", ""},
         // Tables of positions; width_block is always table_channels * tables here.
         {"grad_weight_f32b1",
          {{"table_channels", Plain, {4, 5, 6, 7}},

@@ -105,6 +105,7 @@ int plain_grad_input(void **arguments) {
     if (factor != Surrogate::FromInput) require_stand_in(a.buffer(GradInputArg::X));
     if (factor != Surrogate::FromState) require_stand_in(a.buffer(GradInputArg::State));
     const auto value = [&](int64_t t, int64_t o, int64_t c, int64_t g) -> double {
+        if (layout->group_block > 1) return at<float>(weight, {g % layout->group_block, t, g / layout->group_block});
         if (layout->tables == 0) {
             return at<float>(weight, {c % layout->out_block, t, o, c / layout->out_block, g});
         }
@@ -228,6 +229,7 @@ constexpr Shape kShapesHere[] = {
     {5, 7, 3, 2, 2, 1, 1, 1, 2, 9, "odd channels, stride, both ends reach over"},
     {9, 12, 2, 1, 3, 4, 3, 1, 1, 6, "dilation, windows all padding"},
     {2, 4, 9, 1, 4, 4, 1, 2, 2, 5, "depthwise, wider than x"},
+    {5, 5, 3, 1, 1, 2, 1, 5, 2, 9, "one output a group, an odd number of groups"},
     {6, 6, 5, 3, 0, 2, 2, 3, 1, 40, "two channels a group, padding on the right alone"},
     {3, 4, 2, 5, 1, 0, 1, 1, 2, 71, "a stride beyond the window: some positions reach no output"},
     {4, 4, 4, 2, 0, 0, 4, 2, 1, 33, "dilation beyond the stride, some input at the end unread"},
@@ -300,7 +302,11 @@ bool known(const Pair &pair) {
 }
 
 TEST_CASE("packing: backward agrees with the oracle for every pair of quantizers", "[packing]") {
+    qconv_kernel side_by_side = kernel(QCONV_OP_GRAD_INPUT, plain_grad_input, 1, 8);
+    side_by_side.group_block = 4;
+    side_by_side.unit_stride = 1;
     const qconv_kernel inputs[] = {
+        side_by_side,
         kernel(QCONV_OP_GRAD_INPUT, plain_grad_input, 1, 8, 1, 8),
         kernel(QCONV_OP_GRAD_INPUT, plain_grad_input, 1, 48, 2, 5),
         kernel(QCONV_OP_GRAD_INPUT, plain_grad_input, 1, 16, 4, 3),

@@ -285,16 +285,18 @@ TEST_CASE("registry: the expected width", "[registry]") {
     };
     for (size_t i = 0; i < qconv_kernel_count(); i++) {
         const qconv_kernel &kernel = *qconv_kernel_at(i);
-        const double unknown = cost(kernel, 0);
+        double least = cost(kernel, 0);
         if (kernel.op == QCONV_OP_FORWARD || kernel.op == QCONV_OP_GRAD_INPUT) {
             // Columns of one block are computed whole: one costs as much as all.
             const int64_t whole = kernel.width_block;
             INFO(kernel.name << " for " << kernel.target);
-            CHECK(cost(kernel, whole) == unknown);
-            CHECK(cost(kernel, 1) == unknown * static_cast<double>(whole));
+            // Where no width is expected, wide strips are taken to be partly idle.
+            CHECK(cost(kernel, whole) <= least);
+            least = cost(kernel, whole);
+            CHECK(cost(kernel, 1) == least * static_cast<double>(whole));
         }
         for (const int64_t width : {int64_t{1}, int64_t{1} << 40, std::numeric_limits<int64_t>::max()})
-            CHECK(cost(kernel, width) >= unknown);
+            CHECK(cost(kernel, width) >= least);
     }
     config.width = -1;
     CHECK(qconv_layer_config_check(&config) == QCONV_INVALID_ARGUMENT);

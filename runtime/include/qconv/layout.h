@@ -181,7 +181,8 @@ constexpr int64_t state_words(int64_t width) {
 //   f32b1   uint8 [tables, T, Cg, chunks, groups]: bit b of entry (u, t, c, z, g) is the sign of output channel
 //           (z * tables + u) * table_channels + b; chunks = ceil(Og / (tables * table_channels))
 //   f32f32  float [out_block, T, Og, blocks, groups]: input channel c is (c % out_block) of out_block number
-//           (c / out_block); missing ones are 0; blocks = ceil(Cg / out_block)
+//           (c / out_block); missing ones are 0; blocks = ceil(Cg / out_block). With group_block = B > 1 float
+//           [B, T, ceil(groups / B)], as in the forward pass
 //
 // An operand that a call lacks keeps its extents, with strides 1, 0, 0, ...: one element of any value stands for all on
 // the CPU, none on devices. Autoscheduled kernels may read that element, and choose another value then; the others do
