@@ -1,6 +1,6 @@
 // Forward of depthwise layers in floating point: groups of one channel and one output. Vectors run along neighbouring
-// groups, so that wherever a window begins, its taps are whole vectors in memory. Tensors run along positions: input and
-// result are turned, square by square.
+// groups, so that wherever a window begins, its taps are whole vectors in memory. Tensors run along positions: input
+// and result are turned, square by square.
 #include "forward.h"
 #include "turn.h"
 
@@ -52,8 +52,7 @@ private:
         const Expr last = constant_or(groups, x.dim(2).extent()) - 1;
         if (using_autoscheduler()) return padded(p, 0, min(block * side() + lane, last), n);
         Func rows("rows");
-        rows(column, row, square, block, n) =
-            padded(square * side() + column, 0, min(block * side() + row, last), n);
+        rows(column, row, square, block, n) = padded(square * side() + column, 0, min(block * side() + row, last), n);
         input_turn = Turn(rows, side(), {square, block, n});
         return input_turn.turned(p % side() * side() + lane, {p / side(), block, n});
     }

@@ -34,8 +34,7 @@ Buffer weight_buffer(CallContext &context, const qconv_kernel &kernel, const qco
             return {context, host, byte_type, {kernel.tables, taps, outputs, shape.chunks, groups}};
         case QCONV_PATH_F32F32:
             if (kernel.group_block > 1) {
-                return {
-                    context, host, float_type, {kernel.group_block, taps, ceil_div(groups, kernel.group_block)}};
+                return {context, host, float_type, {kernel.group_block, taps, ceil_div(groups, kernel.group_block)}};
             }
             break;
         case QCONV_PATHS:

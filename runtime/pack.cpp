@@ -302,7 +302,8 @@ void pack_signs(PackedForward &packed, const qconv_kernel &kernel, const WeightR
     });
 }
 
-void pack_floats(PackedForward &packed, const qconv_kernel &kernel, WeightRows rows, const TensorQuantizer &quantizer, PackScratch &scratch) {
+void pack_floats(PackedForward &packed, const qconv_kernel &kernel, WeightRows rows, const TensorQuantizer &quantizer,
+                 PackScratch &scratch) {
     constexpr std::int64_t longest = 256; // values of each output channel quantized together: the block stays in L1
     const std::int64_t out_block = std::max(kernel.out_block, kernel.group_block);
     // Groups side by side lie as the output channels of one group would.

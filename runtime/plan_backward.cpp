@@ -36,7 +36,7 @@ std::int64_t shift_range(const qconv_layer_config &config) {
 
 // Floats of gy that one column of a tile of grad_input takes.
 std::int64_t padded_outputs(const qconv_kernel &kernel, const qconv_layer_config &config) {
-    if (kernel.group_block > 1) return 2 * kernel.group_block; // along positions and turned
+    if (kernel.group_block > 1) return std::int64_t{2} * kernel.group_block; // along positions and turned
     const std::int64_t multiple = kernel.tables > 0 ? std::int64_t{kernel.tables} * kernel.table_channels : 1;
     return round_up(out_in_group(config), multiple);
 }

@@ -197,9 +197,9 @@ const char *layout_defect(const qconv_kernel &k) {
     if (k.out_block < 1 || k.width_block < 1 || k.out_block > most || k.width_block > most) {
         return "out_block and width_block must be 1..65536";
     }
-    for (const std::int32_t field : {k.word_bits, k.element_bits, k.word_channels, k.input_planes, k.weight_planes,
-                                     k.table_channels, k.tables, k.channel_block, k.tap_block, k.vector_words,
-                                     k.group_block}) {
+    for (const std::int32_t field :
+         {k.word_bits, k.element_bits, k.word_channels, k.input_planes, k.weight_planes, k.table_channels, k.tables,
+          k.channel_block, k.tap_block, k.vector_words, k.group_block}) {
         if (field < 0 || field > most) return "the layout's fields must be 0..65536";
     }
     if (k.tile_width < 0) return "tile_width must be 0 or positive";

@@ -90,7 +90,8 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
     }
     if (kernel.path == QCONV_PATH_F32F32) {
         const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
-        const bool few = kernel.out_block * kernel.width_block < 4 * lanes, wide = kernel.width_block > 2 * lanes && outputs_expected(config) == 0;
+        const bool few = kernel.out_block * kernel.width_block < 4 * lanes,
+                   wide = kernel.width_block > 2 * lanes && outputs_expected(config) == 0;
         // One output at a time loads the inputs anew for every product.
         const double loads = kernel.out_block == 1 && size.outputs > 1 ? 2 : 1;
         const double sums = padded_outputs * size.channels * size.taps * loads * (few ? fma_chain : 1);

@@ -31,7 +31,7 @@ constexpr double along_positions = 7; // of two vectors from memory, and its par
 struct Sizes {
     double channels, outputs, taps, stride; // of one group
     double groups;
-    double reach;                           // positions that a strip of width_block spans, over those it computes
+    double reach; // positions that a strip of width_block spans, over those it computes
 };
 
 double padded(double count, double block) {

@@ -60,9 +60,10 @@ std::int64_t scratch_per_position(const qconv_kernel &kernel, const qconv_layer_
         }
         return levels + kernel.input_planes * word_bytes * (joins_taps ? 8 : rows * copies);
     }
-    if (kernel.group_block > 1) return 2 * kernel.group_block * std::int64_t{sizeof(float)}; // along positions and turned
+    constexpr std::int64_t float_bytes = sizeof(float);
+    if (kernel.group_block > 1) return 2 * float_bytes * kernel.group_block; // along positions and turned
     const std::int64_t multiple = kernel.tables > 0 ? std::int64_t{kernel.tables} * kernel.table_channels : 1;
-    return ceil_div(channels, multiple) * multiple * copies * std::int64_t{sizeof(float)};
+    return ceil_div(channels, multiple) * multiple * copies * float_bytes;
 }
 
 // Positions of a tile come with slack for whole vectors and width blocks, in every phase of the stride.

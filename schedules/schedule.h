@@ -104,8 +104,8 @@ struct ToBitsStages {
 };
 
 /// Sums of groups of one channel and one output, `side` groups side by side: acc(lane, w, block, n), one update over
-/// `taps`, of `across`(lane, p, block, n), which is wanted once per task. `across` comes from the last of turn_input, the
-/// result from the last of turn_sums, step(pair, along, row, square, block, n): they turn squares, as
+/// `taps`, of `across`(lane, p, block, n), which is wanted once per task. `across` comes from the last of turn_input,
+/// the result from the last of turn_sums, step(pair, along, row, square, block, n): they turn squares, as
 /// GradWeightLookupStages::turn does.
 struct SideBySide {
     Halide::Func across, acc;
