@@ -207,6 +207,7 @@ const char *layout_defect(const qconv_kernel &k) {
     if (k.group_block > 1 && (!side_by_side || k.path != QCONV_PATH_F32F32 || k.out_block != 1)) {
         return "group_block is for forward, and grad_input of unit stride, on path f32f32 with an out_block of 1";
     }
+    if (k.group_block > 1 && k.width_block % k.group_block != 0) return "width_block must be a multiple of group_block";
     const bool words = k.path == QCONV_PATH_B1B1 || k.path == QCONV_PATH_INT8;
     const bool from_bits = k.op == QCONV_OP_BITS_TO_BITS || k.op == QCONV_OP_BITS_TO_FLOAT;
     if (from_bits && (k.path != QCONV_PATH_B1B1 || k.input_planes != 1)) return "packed signs are one plane of b1b1";

@@ -393,6 +393,15 @@ TEST_CASE("registry: specialised before generic", "[registry]") {
     bad[1].out_block = 0;
     CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
     CHECK(names(qconv_last_error(), "out_block"));
+    bad[1] = specialised_row("side_by_side", "avx2");
+    bad[1].path = QCONV_PATH_F32F32;
+    bad[1].word_bits = bad[1].element_bits = bad[1].tables = 0;
+    bad[1].out_block = 1, bad[1].width_block = 6, bad[1].group_block = 4;
+    CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
+    CHECK(names(qconv_last_error(), "width_block must be a multiple of group_block"));
+    bad[1].out_block = 2;
+    CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
+    CHECK(names(qconv_last_error(), "group_block is for"));
     bad[1] = specialised_row("packed_gradient", "avx2");
     bad[1].op = QCONV_OP_GRAD_INPUT;
     CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
