@@ -2,6 +2,8 @@
 #include "grad_input.h"
 #include "turn.h"
 
+#include <stdexcept>
+
 namespace qconv {
 namespace {
 
@@ -45,7 +47,12 @@ public:
 
 private:
     /// Groups side by side, and positions of a square.
-    int side() const { return group_block; }
+    int side() const {
+        const int groups_together = group_block;
+        if (groups_together < 2 || (groups_together & (groups_together - 1)) != 0 || width_block % groups_together != 0)
+            throw std::invalid_argument("group_block must be a power of two, at least 2, and divide width_block");
+        return groups_together;
+    }
 
     /// The gradient of group block * side + lane, of the last one past the end, at position p.
     Expr turned_gradient() {
