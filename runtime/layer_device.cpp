@@ -16,11 +16,29 @@
 namespace qconv {
 namespace {
 
-// Outputs that a grad_weight kernel sums in one piece, where it sums several pieces side by side.
-constexpr std::int64_t summed_outputs = 2048;
-
 // For buffers that a kernel gets and does not read.
 alignas(memory_alignment) const std::array<std::byte, memory_alignment> unread{};
+
+/// Positions that a grad_weight kernel sums in one piece: few enough that the blocks of all pieces occupy a large GPU,
+/// many enough that the pieces' sums take little memory.
+GradWeightPlan grad_weight_plan(const qconv_kernel &kernel, const qconv_layer_config &config,
+                                       std::int64_t width_out, std::int64_t batch) {
+    constexpr std::int64_t enough_blocks = 1024, most_sums = std::int64_t{1} << 24, most_positions = 1 << 20;
+    const std::int64_t outputs = ceil_div(out_in_group(config), kernel.out_block),
+                       channels = ceil_div(channels_in_group(config), kernel.channel_block),
+                       taps = ceil_div(config.kernel_size, kernel.tap_block),
+                       blocks = outputs * channels * taps * config.groups;
+    const std::int64_t sums = blocks * kernel.out_block * kernel.channel_block * kernel.tap_block;
+    const std::int64_t positions = ceil_div(width_out, kernel.width_block) * batch;
+    const std::int64_t pieces =
+        std::clamp(std::min(ceil_div(enough_blocks, blocks), most_sums / sums), std::int64_t{1}, positions);
+    GradWeightPlan plan{};
+    plan.width_out = width_out;
+    plan.tile_width = std::min(ceil_div(positions, pieces) * kernel.width_block, most_positions);
+    plan.tile_channels = kernel.channel_block;
+    plan.workers = 1;
+    return plan;
+}
 
 /// A call's context: kernels of a device take no scratch of the host beyond what they find in here.
 class OnDevice {
@@ -157,13 +175,7 @@ void qconv_layer::backward_on(const void *x, qconv::StateView state, const void 
     if (gradients.weight != nullptr) {
         qconv::OnDevice on_device(call);
         const qconv_kernel &kernel = op_kernel(QCONV_OP_GRAD_WEIGHT);
-        qconv::GradWeightPlan plan{};
-        plan.width_out = width_out(width);
-        const std::int64_t blocks = qconv::ceil_div(plan.width_out, kernel.width_block);
-        plan.tile_width = std::min(blocks * kernel.width_block,
-                                   qconv::ceil_div(qconv::summed_outputs, kernel.width_block) * kernel.width_block);
-        plan.tile_channels = std::max(kernel.channel_block, 1);
-        plan.workers = 1;
+        const qconv::GradWeightPlan plan = qconv::grad_weight_plan(kernel, config_, width_out(width), batch);
         const qconv::GradWeightExtra extra{.divisor = qconv::quantizer_divisor(input_.first, {}),
                                            .next_divisor = qconv::quantizer_divisor(input_.next, {}),
                                            .weight = float_weight_.as<float>()};

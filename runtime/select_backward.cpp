@@ -27,6 +27,7 @@ constexpr double turned_element = 4;  // of an output or an input of groups side
 constexpr double whole_line = 1.2;    // of a product there: its vectors are whole lines too
 constexpr double multiply_add = 1.1;  // of two registers
 constexpr double along_positions = 7; // of two vectors from memory, and its part of adding up lanes
+constexpr double device_load = 5.5;   // and its address, on a GPU
 
 struct Sizes {
     double channels, outputs, taps, stride; // of one group
@@ -56,6 +57,17 @@ double grad_input_cost(const qconv_kernel &kernel, const Sizes &size, double lan
                           .taps = size.taps,
                           .sum_stores = size.stride};
     return ends / lanes + lookup_cost(kernel, work, lanes);
+}
+
+// Work of one output position on a GPU, by what a thread sums at once (schedules/gpu.cpp).
+double device_grad_weight_cost(const qconv_kernel &kernel, const Sizes &size) {
+    constexpr double outputs = 4, threads = 8; // side by side, of one load, and along channels
+    const double channels = kernel.channel_block / threads, taps = kernel.tap_block;
+    const bool tiles = kernel.out_block > 1;
+    const double loads = tiles ? 1 + std::ceil(channels / outputs) : 1 + taps;
+    const double products = tiles ? outputs * channels : taps;
+    return padded(size.outputs, kernel.out_block) * padded(size.channels, kernel.channel_block) *
+           padded(size.taps, kernel.tap_block) * (1 + device_load * loads / products);
 }
 
 // Work of one output position. Of short rows, what each costs at any length counts too; `positions` 0: they are long.
@@ -98,6 +110,7 @@ double estimate_backward_cost(const qconv_kernel &kernel, const qconv_layer_conf
         return grad_input_cost(kernel, size, lanes) * whole_blocks(kernel, columns);
     }
     const std::int64_t positions = outputs_expected(config);
+    if (find_target(kernel.target)->device != DeviceKind::Cpu) return device_grad_weight_cost(kernel, size);
     return grad_weight_cost(kernel, size, static_cast<double>(positions), lanes) * whole_blocks(kernel, positions);
 }
 

@@ -16,6 +16,7 @@ constexpr int warp_size = 32;
 constexpr int thread_channels = 8; // of the result, computed by one thread
 constexpr int vector_lanes = 4;    // words of one 128-bit load
 constexpr int stage_threads = 128; // of a block that computes an input stage
+constexpr int channel_threads = 8; // of a block that sums a tile of outputs and input channels
 
 class Gpu : public Schedules {
 public:
@@ -25,8 +26,7 @@ public:
     void apply(const GradInputSumStages &s, const Target &target) const override;
     void apply(const GradInputLookupStages &s, const Target &target) const override;
     void apply(const GradWeightLookupStages &s, const Target &target) const override;
-    void apply(const GradWeightSumStages &s, const Target &target) const override;
-    void apply(const GradWeightRowStages &s, const Target &target) const override;
+    void apply(const GradWeightPieceStages &s, const Target &target) const override;
     void apply(const StateStages &s, const Target &target) const override;
     void apply(const GradBiasStages &s, const Target &target) const override;
 };
@@ -39,6 +39,12 @@ bool is_argument(const Func &f, const Var &v) {
 /// All of `vars` as one loop over blocks: the first dimension of a grid is the one without a low limit.
 Var fuse_all(Stage stage, std::vector<Var> vars) {
     const Var block("block");
+    // By one: else Halide takes what is computed in a block to span these loops whole.
+    for (Var &v : vars) {
+        const Var one, outer;
+        stage.split(v, outer, one, 1);
+        v = outer;
+    }
     Var all = vars.front();
     for (size_t i = 1; i < vars.size(); i++) {
         stage.fuse(all, vars[i], block);
@@ -194,39 +200,81 @@ void Gpu::apply(const GradInputSumStages &s, const Target &) const {
     stage_per_call(s.padded, s.p, Var("none"));
 }
 
-void Gpu::apply(const GradWeightSumStages &s, const Target &) const {
-    Func result = s.grad_weight, acc = s.acc, part = s.part;
-    constexpr int channel_threads = 4;
-    Var ob("ob"), tx("tx"), cb("cb"), ci("ci"), ty("ty"), cv("cv");
-    result.split(s.o, ob, tx, warp_size, TailStrategy::GuardWithIf)
-        .split(s.c, cb, ci, channel_threads * s.channel_block, TailStrategy::GuardWithIf)
-        .split(ci, ty, cv, s.channel_block)
-        .reorder(cv, tx, ty, s.k, cb, ob, s.g)
-        .unroll(cv);
-    result.gpu_blocks(fuse_all(result, {s.k, cb, ob, s.g})).gpu_threads(tx, ty);
-    acc.compute_at(result, tx).bound_extent(s.c, s.channel_block).unroll(s.c);
-    acc.update().reorder({s.c, s.o, s.k, s.tile, s.sample}).unroll(s.c);
-    part.compute_at(acc, s.tile).unroll(s.c);
-    part.update().reorder(s.c, s.o, s.k, s.positions).unroll(s.c);
-    const Var none("none");
-    stage_per_call(s.transposed, s.o, none);
-    stage_per_call(s.padded, s.p, none);
+/// One value along each of these, said so that the Func is known to fit registers or shared memory.
+void one_each(Func f, const std::vector<Var> &vars) {
+    for (const Var &v : vars)
+        f.bound_extent(v, 1);
 }
 
-void Gpu::apply(const GradWeightRowStages &s, const Target &) const {
-    // A block for each weight: its threads sum every so many positions of a tile, and one of them adds them up.
-    Func result = s.grad_weight, acc = s.acc, part = s.part;
-    Var one("one");
-    result.split(s.k, s.k, one, 1).reorder(one, s.k, s.c, s.o, s.g);
-    const Var block = fuse_all(result, {s.k, s.c, s.o, s.g});
-    result.gpu_blocks(block).gpu_threads(one);
-    acc.compute_at(result, block);
-    acc.update().reorder({s.lane, s.tile, s.sample});
-    const Var lane = part.args()[0], none("none");
-    part.compute_at(acc, s.tile).gpu_threads(lane);
-    part.update().reorder(s.vectors, lane).gpu_threads(lane);
-    stage_per_call(s.rows, s.w, none);
-    stage_per_call(s.padded, s.p, none);
+/// A kernel of its own, once a call, that lays the elements of a column side by side: threads along `p` load from a few
+/// rows each, and store what fills a sector of memory.
+void stage_by_columns(Func stage, const Var &p, const Var &row) {
+    constexpr int rows = 8;
+    Func result = stage.in();
+    Var tile("tile"), tx("tx"), block("block"), each("each");
+    std::vector<Var> outer{tile, block}, storage{row};
+    for (const Var &v : result.args()) {
+        if (v.name() != p.name() && v.name() != row.name()) outer.push_back(v);
+        if (v.name() != row.name()) storage.push_back(v);
+    }
+    result.compute_root().reorder_storage(storage).align_bounds(row, rows);
+    result.split(p, tile, tx, stage_threads, TailStrategy::GuardWithIf).split(row, block, each, rows);
+    std::vector<VarOrRVar> order{each, tx};
+    order.insert(order.end(), outer.begin(), outer.end());
+    result.reorder(order).vectorize(each, vector_lanes).unroll(each);
+    result.gpu_blocks(fuse_all(result, outer)).gpu_threads(tx);
+    stage.compute_at(result, tx).bound_extent(row, rows).unroll(row);
+}
+
+void Gpu::apply(const GradWeightPieceStages &s, const Target &) const {
+    Func result = s.grad_weight, acc = s.acc, part = s.part, total = s.total, pieces = total.in();
+    Var ob("ob"), tx("tx"), ov("ov"), cb("cb"), ci("ci"), ty("ty"), cv("cv"), kb("kb"), kv("kv");
+    result.split(s.o, ob, tx, warp_size, TailStrategy::GuardWithIf).reorder(tx, s.k, s.c, ob, s.g);
+    result.gpu_blocks(fuse_all(result, {s.k, s.c, ob, s.g})).gpu_threads(tx);
+    acc.compute_at(result, tx);
+    one_each(acc, {s.o, s.k, s.c, s.g});
+
+    pieces.compute_root();
+    if (s.warp > 1) {
+        // A block for each output, channel and tap_block taps: its threads sum every so many positions.
+        Func lanes = part.in();
+        pieces.align_bounds(s.k, s.tap_block).split(s.k, kb, kv, s.tap_block).reorder(kv, kb, s.c, s.o, s.g, s.piece);
+        const Var block = fuse_all(pieces, {kb, s.c, s.o, s.g});
+        pieces.gpu_blocks(block, s.piece).gpu_threads(kv);
+        total.compute_at(pieces, kv);
+        for (const Func &f : {total, part, lanes})
+            one_each(f, {s.o, s.c, s.g, s.piece});
+        lanes.compute_at(pieces, block).gpu_threads(s.lane).reorder(s.k, s.lane).unroll(s.k);
+        part.compute_at(lanes, s.lane).bound_extent(s.k, s.tap_block).unroll(s.k);
+        part.update().reorder({s.k, s.lane, s.o, s.c, s.positions, s.blocks}).unroll(s.k);
+        stage_per_call(s.rows, s.w, Var("none"));
+        stage_per_call(s.padded, s.p, Var("none"));
+        return;
+    }
+    // A block for each tap and a tile of outputs and channels, of which a thread sums four by `each`.
+    const int each = s.channel_block / channel_threads;
+    if (each < 1 || s.out_block % vector_lanes != 0)
+        throw std::invalid_argument("out_block must be whole fours and channel_block whole eights");
+    pieces.align_bounds(s.o, s.out_block).align_bounds(s.c, s.channel_block);
+    pieces.split(s.o, ob, tx, s.out_block).split(tx, tx, ov, vector_lanes);
+    pieces.split(s.c, cb, ci, s.channel_block).split(ci, ty, cv, each);
+    pieces.reorder({ov, cv, tx, ty, s.k, ob, cb, s.g, s.piece}).vectorize(ov).unroll(cv);
+    pieces.gpu_blocks(fuse_all(pieces, {s.k, ob, cb, s.g}), s.piece).gpu_threads(tx, ty);
+    for (Func f : {part, total}) {
+        f.compute_at(pieces, tx).bound_extent(s.o, vector_lanes).bound_extent(s.c, each);
+        f.align_bounds(s.o, vector_lanes).align_bounds(s.c, each);
+        f.vectorize(s.o).unroll(s.c);
+    }
+    total.update().unroll(s.lanes).vectorize(s.o).unroll(s.c);
+    RVar step("step");
+    part.update().split(s.positions, s.positions, step, 4).unroll(step);
+    part.update().reorder({s.o, s.c, s.k, s.lane, step, s.positions, s.blocks}).vectorize(s.o).unroll(s.c);
+    // Of the channels too, several in one load.
+    Func taken = s.taken;
+    taken.compute_at(part, step).bound_extent(s.c, each);
+    taken.vectorize(s.c, std::min(each, vector_lanes)).unroll(s.c);
+    stage_by_columns(s.rows, s.w, s.o);
+    stage_by_columns(s.padded, s.p, s.c);
 }
 
 void Gpu::apply(const StateStages &s, const Target &) const {

@@ -242,6 +242,18 @@ struct GradWeightRowStages : GradWeightStages {
     int tap_block = 1, width_block = 1;
 };
 
+/// grad_weight by multiply-accumulate in pieces of positions side by side: acc(o, k, c, g) adds up total(o, k, c, g,
+/// piece) over `pieces`, that part(lane, o, k, c, g, piece) over the `warp` lanes, and its update runs over `positions` of
+/// `blocks`; for out_block outputs, channel_block input channels and tap_block taps together.
+struct GradWeightPieceStages : GradWeightStages {
+    Halide::Func rows;  ///< rows(w, o, g, n): gy, wanted once per call; so is padded
+    Halide::Func taken; ///< taken(c, lane, step, block, k, g): what part reads of padded
+    Halide::Func part, total;
+    Halide::Var lane, piece;
+    Halide::RVar positions, blocks, lanes, pieces;
+    int channel_block = 1, tap_block = 1, warp = 1;
+};
+
 /// The state saved for backward: state(word, plane, c, g, n), with cases worth code of their own, from `joined`, whose
 /// one update joins the `bits` of a word.
 struct StateStages {
@@ -268,11 +280,18 @@ public:
     virtual void apply(const GradInputSumStages &stages, const Halide::Target &target) const = 0;
     virtual void apply(const GradInputLookupStages &stages, const Halide::Target &target) const = 0;
     virtual void apply(const GradWeightLookupStages &stages, const Halide::Target &target) const = 0;
-    virtual void apply(const GradWeightSumStages &stages, const Halide::Target &target) const = 0;
-    virtual void apply(const GradWeightRowStages &stages, const Halide::Target &target) const = 0;
     virtual void apply(const StateStages &stages, const Halide::Target &target) const = 0;
-    // Not every architecture chains layers through bits or turns squares, and the CPU sums a bias's gradient without a
-    // kernel.
+    // Not every architecture chains layers through bits or turns squares, sums positions within a task or in pieces side
+    // by side, and the CPU sums a bias's gradient without a kernel.
+    virtual void apply(const GradWeightSumStages &, const Halide::Target &target) const {
+        throw none("grad_weight by tiles of positions", target);
+    }
+    virtual void apply(const GradWeightRowStages &, const Halide::Target &target) const {
+        throw none("grad_weight by tiles of positions", target);
+    }
+    virtual void apply(const GradWeightPieceStages &, const Halide::Target &target) const {
+        throw none("grad_weight by pieces of positions", target);
+    }
     virtual void apply(const DepthwiseStages &, const Halide::Target &target) const {
         throw none("groups side by side", target);
     }

@@ -232,7 +232,8 @@ enum class GradWeightArg : int {
     Stride,          // int32
     Dilation,        // int32
     PadLeft,         // int32
-    TileWidth,       // int32   output positions summed per pass; a multiple of width_block
+    TileWidth,       // int32   output positions summed per pass, on devices per piece of all samples laid end to end,
+                     //         each row rounded up to width_block; a multiple of width_block
     TileChannels,    // int32   input channels of a group per task; f32b1: up to whole squares of the result
     EdgeLeft,        // int32   f32b1: as in ForwardArg, for pad_delta
     EdgeRight,       // int32
