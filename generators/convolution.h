@@ -38,10 +38,13 @@ public:
     Halide::GeneratorParam<int> width_block{"width_block", 1};
     /// Above 1, for targets whose threads run in step: the sums of so many neighbouring positions lie one to a thread.
     Halide::GeneratorParam<int> warp{"warp", 1};
+    /// Prepare the input tile by tile of width_block positions, in memory that a tile's threads share, instead of whole.
+    Halide::GeneratorParam<bool> tile_input{"tile_input", false};
 
 protected:
     /// Output position, output channel in its group, group, batch entry; padded input position; channel in its group.
     Halide::Var w{"w"}, o{"o"}, g{"g"}, n{"n"}, p{"p"}, c{"c"};
+    Halide::Var input_tile{"input_tile"};
 
     virtual Expr stride() const = 0;
     bool specialised() const { return in_channels > 0; }
@@ -55,14 +58,21 @@ protected:
     }
     Expr constant_or(int constant, const Expr &dynamic) const { return specialised() ? Expr(constant) : dynamic; }
 
+    /// Coordinates of an input stage: with tile_input those of a tile, whose positions count from its first.
+    template <class T>
+    std::vector<T> staged(std::vector<T> coordinates) const {
+        if (tile_input) coordinates.push_back(T(input_tile));
+        return coordinates;
+    }
+
     /// Arguments of sums over positions `at`: (at, rest...), or with a warp (in_warp, at, rest...), whose position is
-    /// at * warp + in_warp.
+    /// at * warp + in_warp, with tile_input counted from the first of the tile, the last argument.
     Halide::Var in_warp{"in_warp"};
     std::vector<Halide::Var> sums_args(const Halide::Var &at, const std::vector<Halide::Var> &rest) const {
         std::vector<Halide::Var> args{at};
         if (warp > 1) args.insert(args.begin(), in_warp);
         args.insert(args.end(), rest.begin(), rest.end());
-        return args;
+        return staged(args);
     }
     /// All of `count` positions, loops from the inside: the warps of a tile of width_block positions, the positions in
     /// a warp, the tiles; then `rest`.
@@ -92,6 +102,11 @@ protected:
         return phased;
     }
 
+    /// Padded input position of a stage's position p.
+    Expr padded_position() const {
+        return tile_input ? input_tile * int(width_block) * stride() + p : Expr(p);
+    }
+
     /// Coordinates, for a Func split by by_phase (or the source itself, unless splits_phases()), of the element that
     /// lies `step` * `distance` positions after output `at`'s first; 0 <= step < `steps`.
     std::vector<Expr> reach(const Expr &at, const Expr &step, const Expr &distance, const Expr &steps,
@@ -114,6 +129,23 @@ protected:
         }
         to.insert(to.end(), rest.begin(), rest.end());
         return to;
+    }
+
+    /// With tile_input: from the output that is `at` places after a tile's first.
+    std::vector<Expr> reach_in_tile(const Expr &at, const Expr &of_tile, const Expr &step, const Expr &distance,
+                                    const Expr &steps, const std::vector<Expr> &rest) const {
+        // Said so that every tile is known to take the same memory.
+        const Expr last = (int(width_block) - 1) * stride() + (steps - 1) * distance;
+        std::vector<Expr> to{Halide::unsafe_promise_clamped(at * stride() + step * distance, 0, last)};
+        to.insert(to.end(), rest.begin(), rest.end());
+        to.push_back(of_tile);
+        return to;
+    }
+    /// From the sum at the arguments of sums_args().
+    std::vector<Expr> reach_of_sum(const Halide::Var &at, const Expr &step, const Expr &distance, const Expr &steps,
+                                   const std::vector<Expr> &rest) {
+        if (tile_input) return reach_in_tile(summed_position(at), input_tile, step, distance, steps, rest);
+        return reach(summed_position(at), step, distance, steps, rest);
     }
 
     /// The last index in a dimension of an operand that a call may lack. Our schedules read it only where it is there;

@@ -76,7 +76,8 @@ protected:
               const std::vector<Expr> &first_stage_cases) const {
         stages.y = y, stages.w = w, stages.o = o, stages.g = g, stages.n = n, stages.p = p;
         stages.tile_width = tile_width, stages.width_block = this->width_block;
-        stages.warp = this->warp, stages.in_warp = this->in_warp;
+        stages.warp = this->warp, stages.in_warp = this->in_warp, stages.tile_input = this->tile_input;
+        stages.input_tile = this->input_tile;
         if (this->warp > 1) stages.strip = positions.x, stages.thread = positions.y, stages.tile = positions.z;
         stages.input = input, stages.first_stage_cases = first_stage_cases;
         stages.tap_tables = this->tap_tables;
@@ -120,7 +121,9 @@ protected:
         positions = this->tiles_of_warps(width_out, {});
         const Expr warps = this->warp_number(positions.x, positions.z), at = warps * this->warp + positions.y;
         positions.where(at < width_out);
-        Expr value = result(at, {positions.y, warps, o, g, n});
+        std::vector<Expr> sums{positions.y, warps, o, g, n};
+        if (this->tile_input) sums = {positions.y, positions.x, o, g, n, positions.z};
+        Expr value = result(at, sums);
         if (edges) {
             const auto where = [](const Expr &condition, const Expr &correction) {
                 using Halide::Internal::Call;

@@ -78,12 +78,13 @@ private:
         const Type narrow = holder(s);
         // Few channels a pass where more rows of x at once would compete for the same cache sets.
         const int together = std::min(s, pass_channels.value()), passes = s / together;
+        const Expr at = padded_position();
         const auto pass_bits = [&](const Expr &pass) {
             std::vector<Expr> terms;
             for (int i = 0; i < together; i++) {
                 const Expr channel = min(row * s + pass * together + i, channels() - 1);
                 const Expr bit = make_const(narrow, uint64_t{1} << i);
-                terms.push_back(select(bits(p, channel, plane, g, n), bit, make_zero(narrow)));
+                terms.push_back(select(bits(at, channel, plane, g, n), bit, make_zero(narrow)));
             }
             while (terms.size() > 1) {
                 for (size_t i = 0; i < terms.size() / 2; i++)
@@ -94,19 +95,19 @@ private:
             const Expr padding = select(((pad_level >> plane) & 1) != 0, narrow.max(), make_zero(narrow));
             const Expr real = mask(channels() - row * s - pass * together, narrow) &
                               make_const(narrow, (uint64_t{1} << together) - 1);
-            const Expr word = select(likely(inside(p)), terms[0], padding);
+            const Expr word = select(likely(inside(at)), terms[0], padding);
             return (sum_results ? ~word : word) & real;
         };
         Func joined("words_" + std::to_string(s));
         if (passes == 1) {
-            joined(p, row, plane, g, n) = pass_bits(0);
+            joined(words_args()) = pass_bits(0);
         } else {
             RDom pass(0, passes, "pass");
-            joined(p, row, plane, g, n) = make_zero(narrow);
+            joined(words_args()) = make_zero(narrow);
             const Expr bits_of_pass = insert_bits && input_planes == 1
                                           ? inserted_bits(pass * together, together)
                                           : pass_bits(pass) << cast(narrow, pass * together);
-            joined(p, row, plane, g, n) = joined(p, row, plane, g, n) | bits_of_pass;
+            joined(words_args()) = joined(words_args()) | bits_of_pass;
         }
         join_taps(joined);
     }

@@ -27,13 +27,14 @@ public:
         weights(element_of_word, o, step, row, g) = weight(element_of_word, o % out_block, step, row, o / out_block, g);
         const std::vector<Var> args = sums_args(w, {o, g, n});
         acc(args) = 0;
-        acc(args) += input_value(r, summed_position(w)) * cast<int32_t>(weights(r.x, o, r.y, r.z, g));
+        const std::vector<Expr> at = reach_of_sum(w, r.y, word_taps() * dilation(), steps(), {r.z, g, n});
+        acc(args) += input_value(r, at) * cast<int32_t>(weights(r.x, o, r.y, r.z, g));
 
         if (window_sum) build_window(r);
         define_output(
             [&](const Expr &position, const std::vector<Expr> &sums) {
                 Expr sum = offset(o, g) + dot_factor * acc(sums);
-                if (window_sum) sum += window_factor * window(position, g, n);
+                if (window_sum) sum += window_factor * window_at(position, sums);
                 return scale * cast<float>(sum);
             },
             true);
@@ -78,13 +79,14 @@ private:
 
     /// The input level 0..levels at padded position p; padding is pad_level.
     void build_levels() {
-        const Expr v = element(p, c);
+        const Expr at = padded_position(), v = element(at, c);
         const Expr positive = select(quantizer == QCONV_STEHEAVISIDE, strict_float(v > 0.0f), !strict_float(v < 0.0f));
         const Expr q = select(quantizer == QCONV_INPUTDOREFA,
                               cast<uint8_t>(cast<int32_t>(quantizers::inputdorefa_level(v, levels))),
                               select(positive, cast<uint8_t>(1), cast<uint8_t>(0)));
-        level(p, c, g, n) = select(likely(inside(p)), q, cast<uint8_t>(pad_level));
-        input.push_back(level);
+        level(staged(std::vector<Var>{p, c, g, n})) = select(likely(inside(at)), q, cast<uint8_t>(pad_level));
+        // In a tile only where several words have the same element.
+        if (!tile_input || word_taps() > 1) input.push_back(level);
     }
 
     void build_words() {
@@ -94,22 +96,28 @@ private:
         // Channels past the last and taps past the kernel's end meet a weight of 0, so any value will do for them.
         const auto value = [&](const Expr &at) {
             const Expr channel = min(row * word_channels + e % word_channels, channels() - 1);
-            const Expr stored = level(at + (e / word_channels) * dilation(), channel, g, n);
+            const Expr position = at + (e / word_channels) * dilation();
+            const Expr stored = level(staged(std::vector<Expr>{position, channel, g, n}));
             return cast(type, level_offset > 0 ? stored - cast<uint8_t>(level_offset) : stored);
         };
         if (!splits_phases()) {
-            words(e, p, row, g, n) = value(p);
+            words(staged(std::vector<Var>{e, p, row, g, n})) = value(p);
         } else {
             words(e, p, f, row, g, n) = value(p * stride() + f);
         }
         input.push_back(words);
     }
 
-    /// The element of the input that meets weight (element, step, row) of `r` at an output position.
-    Expr input_value(const RDom &r, const Expr &position) {
-        std::vector<Expr> at = reach(position, r.y, word_taps() * dilation(), steps(), {r.z, g, n});
+    /// The element of the input that meets weight (element, step, row) of `r`; `at` is where reach() has it.
+    Expr input_value(const RDom &r, std::vector<Expr> at) {
         at.insert(at.begin(), r.x);
         return cast<int32_t>(words(at));
+    }
+
+    /// The window's sum that goes with an output position, or, with tile_input, with the coordinates of its sums.
+    Expr window_at(const Expr &position, const std::vector<Expr> &sums) {
+        if (!tile_input) return window(position, g, n);
+        return window(sums[1] * warp + sums[0], g, n, sums.back());
     }
 
     /// The sum of all input levels under the window of each output column: a dot product with weights that are all 1.
@@ -120,9 +128,14 @@ private:
                           row * word_channels + e % word_channels < channels();
         ones(e, step, row) = cast(Int(element_bits), select(real, 1, 0));
         tap_tables.push_back(ones);
-        window_acc(w, g, n) = 0;
-        window_acc(w, g, n) += input_value(r, w) * cast<int32_t>(ones(r.x, r.y, r.z));
-        window(w, g, n) = window_acc(w, g, n);
+        const std::vector<Var> args = staged(std::vector<Var>{w, g, n});
+        const Expr distance = word_taps() * dilation();
+        const std::vector<Expr> rest{r.z, g, n};
+        const std::vector<Expr> at = tile_input ? reach_in_tile(w, input_tile, r.y, distance, steps(), rest)
+                                                : reach(w, r.y, distance, steps(), rest);
+        window_acc(args) = 0;
+        window_acc(args) += input_value(r, at) * cast<int32_t>(ones(r.x, r.y, r.z));
+        window(args) = window_acc(args);
     }
 };
 

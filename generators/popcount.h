@@ -22,7 +22,7 @@ protected:
     using Tuple = Halide::Tuple;
     using Type = Halide::Type;
     using Var = Halide::Var;
-    using Base::by_phase, Base::reach, Base::summed_position, Base::sums_args;
+    using Base::by_phase, Base::reach_of_sum, Base::sums_args;
     using Base::channels, Base::kernel_size, Base::dilation, Base::stride, Base::splits_phases;
     using Base::g, Base::n, Base::o, Base::p, Base::w, Base::out_block, Base::weight, Base::tap_tables;
 
@@ -65,8 +65,14 @@ protected:
                       cast(type, (Halide::cast<uint64_t>(1) << cast<uint64_t>(clamp(count, 0, 63))) - 1));
     }
 
-    /// From words of word_channels channels, joined(p, row, plane, g, n), those that acc reads: joined along the taps
-    /// by doubling, and split by stride phase.
+    /// Coordinates of the words of a stage.
+    std::vector<Expr> words_at(const Expr &position, const Expr &of_row) const {
+        return this->staged(std::vector<Expr>{position, of_row, plane, g, n});
+    }
+    std::vector<Var> words_args() const { return this->staged(std::vector<Var>{p, row, plane, g, n}); }
+
+    /// From words of word_channels channels, joined(words_args()), those that acc reads: joined along the taps by
+    /// doubling, and split by stride phase.
     void join_taps(Func joined) {
         const int s = word_channels;
         input.push_back(joined);
@@ -74,8 +80,8 @@ protected:
             Func wider("words_" + std::to_string(2 * have));
             const Type type = holder(2 * have);
             const Expr distance = (have / s) * dilation();
-            wider(p, row, plane, g, n) = cast(type, joined(p, row, plane, g, n)) |
-                                         (cast(type, joined(p + distance, row, plane, g, n)) << cast(type, have));
+            wider(words_args()) = cast(type, joined(words_at(p, row))) |
+                                  (cast(type, joined(words_at(p + distance, row))) << cast(type, have));
             input.push_back(wider);
             joined = wider;
         }
@@ -84,8 +90,7 @@ protected:
             const Type type = Halide::UInt(word_bits);
             const Expr last_taps = kernel_size() - (steps() - 1) * word_taps();
             Func cut("words_cut");
-            cut(p, row, plane, g, n) =
-                joined(p, 0, plane, g, n) & select(row == 1, mask(last_taps * s, type), type.max());
+            cut(words_args()) = joined(words_at(p, 0)) & select(row == 1, mask(last_taps * s, type), type.max());
             input.push_back(cut);
             joined = cut;
         }
@@ -181,7 +186,7 @@ private:
         Expr sum;
         for (int i = 0; i < input_planes; i++) {
             const Expr word =
-                words(reach(summed_position(w), step, word_taps() * dilation(), steps(), {source_row, i, g, n}));
+                words(reach_of_sum(w, step, word_taps() * dilation(), steps(), {source_row, i, g, n}));
             for (int j = 0; j < weight_planes; j++) {
                 const Expr count = popcount(word ^ weights(o, step, channel_row, j, g));
                 const Expr term = cast(type, count) << cast(type, i + j);
@@ -194,8 +199,7 @@ private:
     /// The differing bits of one word pair, one plane each.
     Expr difference(const Expr &step, const Expr &channel_row) {
         const Expr source_row = word_taps() == 1 ? channel_row : select(step == steps() - 1, 1, 0);
-        const Expr at = summed_position(w);
-        return input.back()(reach(at, step, word_taps() * dilation(), steps(), {source_row, 0, g, n})) ^
+        return input.back()(reach_of_sum(w, step, word_taps() * dilation(), steps(), {source_row, 0, g, n})) ^
                weight(o % out_block, step, channel_row, 0, o / out_block, g);
     }
 

@@ -66,6 +66,20 @@ const char *representation_mismatch(const qconv_kernel &kernel, Representation i
     return "its path is unknown";
 }
 
+// Whether what the threads of a tile share fits the memory for it, all stages of the input counted.
+bool tile_fits(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    constexpr std::int64_t shared_memory = 48 << 10; // what CUDA grants every kernel
+    constexpr std::int64_t word = 4, joined_bits = 18, joined_bytes = 5; // of one channel: each doubling; levels, words
+    const bool joins = word_taps(kernel) > 1, bits = kernel.path == QCONV_PATH_B1B1;
+    const std::int64_t words = ceil_div(channels_in_group(config), kernel.word_channels) * word,
+                       position = !joins ? words
+                                  : bits ? joined_bits
+                                         : joined_bytes,
+                       window = kernel.window_sum != 0 ? kernel.width_block * word : 0,
+                       positions = tile_positions(kernel, config);
+    return positions <= shared_memory && positions * position + window <= shared_memory;
+}
+
 // What keeps the layer from a kernel of the forward pass.
 const char *forward_mismatch(const qconv_kernel &kernel, const qconv_layer_config &config) {
     if (kernel.word_bits > 0 && !packs_input(config)) return "it needs a sign or inputdorefa input quantizer";
@@ -74,12 +88,18 @@ const char *forward_mismatch(const qconv_kernel &kernel, const qconv_layer_confi
     if (kernel.word_bits > 0 && word_taps(kernel) > 1 && channels_in_group(config) > kernel.word_channels) {
         return "its words join fewer channels than a group has";
     }
+    if (kernel.tile_input != 0 && !tile_fits(kernel, config)) return "a tile of its input exceeds shared memory";
     if (!lanes_fit(kernel, config)) return "the sums of its lanes could overflow";
     if (!int32_fits(kernel, config)) return "its int32 sums could overflow";
     return nullptr;
 }
 
 } // namespace
+
+std::int64_t tile_positions(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    const std::int64_t taps = word_taps(kernel), last_tap = ceil_div(config.kernel_size, taps) * taps - 1;
+    return (kernel.width_block - 1) * config.stride + last_tap * config.dilation + 1;
+}
 
 IntegerArithmetic integer_arithmetic(const qconv_kernel &kernel, const qconv_layer_config &config) {
     const Representation input = input_representation(config);

@@ -26,6 +26,9 @@ IntegerArithmetic integer_arithmetic(const qconv_kernel &kernel, const qconv_lay
 /// Whether no sum of this layer on this kernel can leave int32. True on the f32 paths.
 bool int32_fits(const qconv_kernel &kernel, const qconv_layer_config &config);
 
+/// Padded input positions that the width_block outputs of a tile reach, the taps of whole words counted.
+std::int64_t tile_positions(const qconv_kernel &kernel, const qconv_layer_config &config);
+
 /// NULL if the kernel can compute the layer exactly as documented; else what stands against it.
 const char *mismatch(const qconv_kernel &kernel, const qconv_layer_config &config);
 

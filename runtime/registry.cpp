@@ -37,7 +37,7 @@ bool same_content(const qconv_kernel &a, const qconv_kernel &b) {
             std::make_tuple(k.op, k.path, k.call, k.word_bits, k.element_bits, k.word_channels),
             std::make_tuple(k.input_planes, k.weight_planes, k.table_channels, k.tables),
             std::make_tuple(k.out_block, k.width_block, k.unit_stride, k.window_sum, k.channel_block, k.tap_block,
-                            k.vector_words, k.level_offset, k.tile_width, k.group_block),
+                            k.vector_words, k.level_offset, k.tile_width, k.group_block, k.tile_input),
             std::make_tuple(k.in_channels, k.out_channels, k.kernel_size, k.stride, k.dilation, k.groups));
     };
     return fields(a) == fields(b);
@@ -209,6 +209,9 @@ const char *layout_defect(const qconv_kernel &k) {
     }
     if (k.group_block > 1 && k.width_block % k.group_block != 0) return "width_block must be a multiple of group_block";
     const bool words = k.path == QCONV_PATH_B1B1 || k.path == QCONV_PATH_INT8;
+    if (k.tile_input != 0 && (k.op != QCONV_OP_FORWARD || !words)) {
+        return "tile_input is for forward on paths b1b1 and int8";
+    }
     const bool from_bits = k.op == QCONV_OP_BITS_TO_BITS || k.op == QCONV_OP_BITS_TO_FLOAT;
     if (from_bits && (k.path != QCONV_PATH_B1B1 || k.input_planes != 1)) return "packed signs are one plane of b1b1";
     if (k.op == QCONV_OP_BITS_TO_BITS && 32 % k.out_block != 0) return "out_block must divide the 32 bits of a word";

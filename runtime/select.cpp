@@ -38,6 +38,7 @@ constexpr double wide_strip = 4;    // what strips of several vectors compute pa
                                     // expected, for one output
 constexpr double split_phase = 5;   // of an input: loaded one by one and stored
 constexpr double turn_element = 4;  // of an input or an output: loaded, interleaved four times with another, stored
+constexpr double keep_element = 3;  // on a GPU: by a kernel of its own, stored and loaded again
 constexpr double whole_line = 0.65; // of a product whose vector is a cache line, beside one that loads from anywhere
 
 struct Sizes {
@@ -107,6 +108,15 @@ double float_cost(const qconv_kernel &kernel, const qconv_layer_config &config, 
     return input + lookup_cost(kernel, work, lanes);
 }
 
+// On a GPU, what preparing the input costs besides doing so once: see tile_input.
+double device_input_cost(const qconv_kernel &kernel, const qconv_layer_config &config, double input,
+                         const PackedShape &packed) {
+    if (kernel.tile_input == 0) return input * keep_element;
+    const double tile = static_cast<double>(kernel.width_block * config.stride);
+    const double times = static_cast<double>(tile_positions(kernel, config)) / tile * static_cast<double>(packed.out_blocks);
+    return input * pack_element * (times - 1);
+}
+
 } // namespace
 
 double whole_blocks(const qconv_kernel &kernel, std::int64_t columns) {
@@ -137,8 +147,11 @@ double estimate_cost(const qconv_kernel &kernel, const qconv_layer_config &confi
     const PackedShape packed =
         packed_shape(kernel, channels_in_group(config), out_in_group(config), config.kernel_size);
     const double blocks = whole_blocks(kernel, outputs_expected(config));
-    const double sums = kernel.word_bits > 0 ? word_cost(kernel, size, packed, vector_bits)
-                                             : float_cost(kernel, config, size, packed, vector_bits);
+    double sums = kernel.word_bits > 0 ? word_cost(kernel, size, packed, vector_bits)
+                                       : float_cost(kernel, config, size, packed, vector_bits);
+    if (find_target(kernel.target)->device != DeviceKind::Cpu) {
+        sums += device_input_cost(kernel, config, size.channels * size.columns, packed) / (vector_bits / 32);
+    }
     // A stride-1 layer runs on a kernel for any stride too, but that one keeps a copy of its input split by phase.
     const double copied = kernel.op == QCONV_OP_FORWARD ? size.channels : size.channels / kernel.word_bits;
     const double copy = kernel.unit_stride == 0 && config.stride == 1 ? copied * 0.1 : 0;

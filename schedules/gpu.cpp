@@ -53,15 +53,11 @@ Var fuse_all(Stage stage, std::vector<Var> vars) {
     return all;
 }
 
-/// The loop over threads of stage_per_call().
-Var thread_of_stage() {
-    return Var("stage_thread");
-}
-
-/// A kernel of its own, once a call: threads along `p`. `element` is unrolled where the stage has it.
-void stage_per_call(Func stage, const Var &p, const Var &element) {
+/// A kernel of its own, once a call: threads along `p`. `element` is unrolled where the stage has it. Returns the loop
+/// over threads.
+Var stage_per_call(Func stage, const Var &p, const Var &element) {
     Func result = stage;
-    Var tile("tile"), tx = thread_of_stage();
+    Var tile("tile"), tx("tx");
     // Reductions stay in the registers of the thread that needs them.
     if (stage.has_update_definition()) result = stage.in();
     std::vector<Var> outer{tile};
@@ -76,6 +72,45 @@ void stage_per_call(Func stage, const Var &p, const Var &element) {
     if (is_argument(result, element)) result.unroll(element);
     result.gpu_blocks(fuse_all(result, outer)).gpu_threads(tx);
     if (stage.has_update_definition()) stage.compute_at(result, tx);
+    return tx;
+}
+
+/// One value along each of these, said so that the Func is known to fit registers or shared memory.
+void one_each(Func f, const std::vector<Var> &vars) {
+    for (const Var &v : vars)
+        f.bound_extent(v, 1);
+}
+
+/// In the memory that the threads of a block share: they take positions in turn. `element` is unrolled where the stage
+/// has it. Returns the loop over threads.
+Var stage_per_block(Func stage, const Func &result, const Var &block, const Var &element, int rows_of_threads) {
+    Func shared = stage;
+    // Reductions stay in the registers of the thread that needs them.
+    if (stage.has_update_definition()) shared = stage.in();
+    const std::vector<Var> args = shared.args();
+    const bool elements = args.front().name() == element.name();
+    const Var at = args[elements ? 1 : 0];
+    Var turn, tx, ty;
+    shared.compute_at(result, block).store_in(MemoryType::GPUShared);
+    shared.split(at, turn, tx, warp_size * rows_of_threads, TailStrategy::GuardWithIf);
+    std::vector<VarOrRVar> order{tx};
+    if (rows_of_threads > 1) {
+        shared.split(tx, ty, tx, warp_size);
+        order.push_back(ty);
+    }
+    order.push_back(turn);
+    for (size_t i = elements ? 2 : 1; i < args.size(); i++)
+        order.push_back(args[i]);
+    if (elements) order.insert(order.begin(), element);
+    shared.reorder(order);
+    if (elements) shared.unroll(element);
+    if (rows_of_threads > 1) {
+        shared.gpu_threads(tx, ty);
+    } else {
+        shared.gpu_threads(tx);
+    }
+    if (stage.has_update_definition()) stage.compute_at(shared, tx);
+    return tx;
 }
 
 /// The channels of the result in a block: threads along them, and the channels that each one sums.
@@ -151,16 +186,21 @@ void Gpu::apply(const ForwardStages &s, const Target &target) const {
     result.allow_race_conditions().gpu_blocks(block, s.tile);
     channels.map_threads(result, s.thread);
 
+    // Returns the loop over threads.
+    const auto place = [&](const Func &stage, const Var &p) {
+        if (s.tile_input) return stage_per_block(stage, y, block, s.element, channels.threads);
+        return stage_per_call(stage, p, s.element);
+    };
     for (const Func &stage : s.input)
-        stage_per_call(stage, s.p, s.element);
+        place(stage, s.p);
     if (s.window.defined()) {
-        Func window = s.window, window_acc = s.window_acc;
-        stage_per_call(window, s.w, s.element);
-        window_acc.compute_at(window, thread_of_stage());
+        Func window_acc = s.window_acc;
+        window_acc.compute_at(s.window, place(s.window, s.w));
         dot_product(window_acc.update(), s.dot, {s.taps, s.rows, s.w}, target);
     }
 
     acc.compute_at(y, s.thread).bound_extent(s.w, strips).bound_extent(s.o, channels.each).bound_extent(s.in_warp, 1);
+    if (s.tile_input) acc.bound_extent(s.input_tile, 1);
     acc.align_bounds(s.o, channels.each).reorder_storage(s.o, s.w, s.in_warp);
     const bool vectorize = !s.has_dot;
     sum_in_registers(acc, s.w, s.o, channels.each, {s.in_warp}, vectorize);
@@ -198,12 +238,6 @@ void Gpu::apply(const GradInputSumStages &s, const Target &) const {
     sum_in_registers(acc, s.column, s.c, channels.each, {s.in_warp}, true);
     sum_in_registers(acc.update(), s.column, s.c, channels.each, {s.taps, s.rows, s.in_warp}, true);
     stage_per_call(s.padded, s.p, Var("none"));
-}
-
-/// One value along each of these, said so that the Func is known to fit registers or shared memory.
-void one_each(Func f, const std::vector<Var> &vars) {
-    for (const Var &v : vars)
-        f.bound_extent(v, 1);
 }
 
 /// A kernel of its own, once a call, that lays the elements of a column side by side: threads along `p` load from a few

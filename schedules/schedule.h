@@ -25,9 +25,12 @@ struct OutputStages {
     Halide::RVar strip, thread, tile;
 
     /// Input stages in order of computation, indexed by padded position p (or p and stride phase) first: quantized,
-    /// packed, joined, split by phase. Each is wanted once per task.
+    /// packed, joined, split by phase. Each is wanted once per task; with tile_input, once per tile, whose elements the
+    /// last stage has counted from the tile's first.
     std::vector<Halide::Func> input;
     Halide::Var p;
+    bool tile_input = false;
+    Halide::Var input_tile;
     /// Conditions worth code of their own for the first input stage.
     std::vector<Halide::Expr> first_stage_cases;
     /// Small tables indexed by step, wanted once per call. May be empty.

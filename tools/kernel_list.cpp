@@ -69,6 +69,7 @@ KernelRow parse_row(const nlohmann::json &json) {
     layout.vector_words = int_param(row, "vector_words", 0);
     layout.level_offset = int_param(row, "level_offset", 0);
     layout.group_block = int_param(row, "group_block", 0);
+    layout.tile_input = int_param(row, "tile_input", 0);
     // Not the generator's: the runtime's.
     layout.tile_width = json.value("tile_width", 0);
     if (json.contains("autoscheduler")) {

@@ -62,10 +62,11 @@ std::string kernel_rows(const std::vector<TableRow> &rows, const std::string &in
             "{}     .word_bits = {}, .element_bits = {}, .word_channels = {}, .input_planes = {},\n"
             "{}     .weight_planes = {}, .table_channels = {}, .tables = {}, .out_block = {},\n"
             "{}     .width_block = {}, .unit_stride = {}, .window_sum = {}, .channel_block = {}, .tap_block = {},\n"
-            "{}     .vector_words = {}, .level_offset = {}, .tile_width = {}, .group_block = {},\n",
+            "{}     .vector_words = {}, .level_offset = {}, .tile_width = {}, .group_block = {},\n"
+            "{}     .tile_input = {},\n",
             indent, k.word_bits, k.element_bits, k.word_channels, k.input_planes, indent, k.weight_planes,
             k.table_channels, k.tables, k.out_block, indent, k.width_block, k.unit_stride, k.window_sum,
-            k.channel_block, k.tap_block, indent, k.vector_words, k.level_offset, k.tile_width, k.group_block);
+            k.channel_block, k.tap_block, indent, k.vector_words, k.level_offset, k.tile_width, k.group_block, indent, k.tile_input);
         text += fmt::format(
             "{}     .in_channels = {}, .out_channels = {}, .kernel_size = {}, .stride = {}, "
             ".dilation = {},\n{}     .groups = {}}},\n",
