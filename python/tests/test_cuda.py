@@ -201,7 +201,7 @@ def refuse(*_):
     raise torch.OutOfMemoryError("full")
 torch.cuda.caching_allocator_alloc = refuse
 try:
-    layer(x)
+    layer(x).sum().backward()
 except torch.OutOfMemoryError as error:
     assert "OUT_OF_MEMORY" in str(error), error
 else:

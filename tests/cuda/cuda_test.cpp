@@ -164,6 +164,10 @@ TEST_CASE("cuda: works", "[works]") {
     }
     SECTION("scratch comes from the program's pool, of the call's stream, and goes back within the call") {
         Pool pool{.stream = stream};
+        // A kernel that keeps its input outside of the threads' shared memory.
+        layer.config.kernel = "b1b1_w32_c32_o64@cuda";
+        qconv_layer_destroy(layer.layer);
+        REQUIRE(layer.create(device) == QCONV_OK);
         REQUIRE(qconv_device_set_allocator(device.device, Pool::allocate, Pool::release, &pool) == QCONV_OK);
         const auto allocations = driver<int (*)()>("fake_cuda_allocations");
         const int before = allocations();
@@ -189,6 +193,53 @@ TEST_CASE("cuda: works", "[works]") {
         REQUIRE(qconv_layer_forward_on(layer.layer, x, 1, kWidth, y, stream) == QCONV_OK);
         CHECK(pool.allocated == taken);
         CHECK(allocations() > before);
+    }
+    SECTION("a tile's input takes what CUDA grants at most, in every kernel that keeps one") {
+        constexpr unsigned granted = 48 << 10;
+        const auto most_shared = driver<unsigned (*)()>("fake_cuda_most_shared_bytes");
+        most_shared();
+        int kernels = 0;
+        for (size_t i = 0; const qconv_kernel *kernel = qconv_kernel_at(i); ++i) {
+            if (kernel->tile_input == 0 || std::strcmp(kernel->target, "cuda") != 0) continue;
+            ++kernels;
+            const std::string name = std::string(kernel->name) + "@cuda";
+            const bool joins = kernel->word_bits / kernel->element_bits > kernel->word_channels;
+            for (const int64_t channels : {kernel->word_channels, joins ? 1 : 5 * kernel->word_channels + 1}) {
+                // The longest window that the kernel takes: one more tap is too many.
+                Layer longest(QCONV_FORWARD);
+                qconv_layer_config &config = longest.config;
+                config.kernel = name.c_str();
+                config.in_channels = channels, config.out_channels = 1, config.stride = 2;
+                config.pad_left = config.pad_right = 0;
+                if (kernel->path == QCONV_PATH_INT8) {
+                    config.input_quantization = config.weight_quantization = qconv_quantizer_default(QCONV_INPUTDOREFA);
+                    config.weight_quantization.kind = QCONV_WEIGHTDOREFA;
+                    config.input_quantization.bits = config.weight_quantization.bits = 2;
+                }
+                int64_t fits = 0;
+                for (int64_t step = 1 << 15; step > 0; step /= 2) {
+                    config.kernel_size = fits + step;
+                    longest.weight.assign(static_cast<size_t>(channels * config.kernel_size), 0.5f);
+                    if (longest.create(device) == QCONV_OK) {
+                        fits += step;
+                        qconv_layer_destroy(longest.layer);
+                        longest.layer = nullptr;
+                    } else {
+                        REQUIRE(says("a tile of its input exceeds shared memory"));
+                    }
+                }
+                INFO(name << ", " << channels << " channels, " << fits << " taps");
+                REQUIRE(fits > 0);
+                config.kernel_size = fits;
+                REQUIRE(longest.create(device) == QCONV_OK);
+                void *in = device_memory(static_cast<size_t>(4 * channels * (fits + 1000))), *out = device_memory(4000);
+                REQUIRE(qconv_layer_forward_on(longest.layer, in, 1, fits + 1000, out, stream) == QCONV_OK);
+                const unsigned shared = most_shared();
+                CHECK(shared <= granted);
+                CHECK(shared > granted / 2); // no layer is turned away that would fit well
+            }
+        }
+        CHECK(kernels > 0);
     }
     SECTION("weights that kernels may read are neither overwritten nor freed before these are done") {
         const auto waits = driver<int (*)()>("fake_cuda_waits");

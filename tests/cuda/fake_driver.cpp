@@ -1,11 +1,13 @@
 // A CUDA driver for machines without one: device memory is host memory, kernels are noted and not run. QCONV_FAKE_CUDA
 // says what is wrong with it: old, no_gpu, small_gpu, no_memory, old_ptx; unified: all memory is a device's;
 // anything else: nothing.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <string>
+#include <utility>
 
 namespace {
 
@@ -20,6 +22,7 @@ struct State {
     std::map<std::uint64_t, std::size_t> blocks;
     int launches = 0, copies_to_host = 0, allocations = 0, frees = 0, waits = 0;
     void *stream = nullptr; // of the last launch
+    unsigned shared = 0;    // bytes of it, at most of any launch
 };
 
 State &state() {
@@ -54,6 +57,9 @@ int fake_cuda_waits() {
 }
 void *fake_cuda_stream() {
     return state().stream;
+}
+unsigned fake_cuda_most_shared_bytes() {
+    return std::exchange(state().shared, 0U);
 }
 
 int cuDriverGetVersion(int *version) {
@@ -175,9 +181,10 @@ int cuMemcpyDtoDAsync_v2(std::uint64_t to, std::uint64_t from, std::size_t bytes
 int cuMemcpy3D_v2(const void *) {
     return invalid_value;
 }
-int cuLaunchKernel(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *stream, void **,
-                   void **) {
+int cuLaunchKernel(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned shared, void *stream,
+                   void **, void **) {
     ++state().launches;
+    state().shared = std::max(state().shared, shared);
     state().stream = stream;
     return 0;
 }
