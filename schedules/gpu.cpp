@@ -213,8 +213,14 @@ void Gpu::apply(const ForwardStages &s, const Target &target) const {
             update.unroll(s.w).unroll(s.o);
             continue;
         }
-        sum_in_registers(acc.update(int(u)), s.w, s.o, channels.each, {sums[u].taps, sums[u].rows, s.in_warp},
-                         vectorize);
+        Stage update = acc.update(int(u));
+        RVar step("step"), taps = sums[u].taps;
+        std::vector<VarOrRVar> reductions{taps, sums[u].rows, s.in_warp};
+        if (s.more_sums.empty() && channels.each > 1) { // sums that wait for no others: two taps in flight
+            update.split(taps, taps, step, 2).unroll(step);
+            reductions.insert(reductions.begin(), step);
+        }
+        sum_in_registers(update, s.w, s.o, channels.each, reductions, vectorize);
     }
 }
 

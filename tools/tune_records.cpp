@@ -218,13 +218,13 @@ std::string algorithm_hash(const KernelRow &row) {
 }
 
 std::string schedule_hash(const TargetInfo &target) {
-    // The files of an architecture begin with its name.
+    // The files of an architecture begin with its name, those that all CPUs share with "cpu".
     const bool gpu =
         target.halide.find("cuda") != std::string::npos || target.halide.find("opencl") != std::string::npos;
     const std::string architecture = gpu ? "gpu" : target.halide.substr(0, target.halide.find('-'));
     std::string all;
     for (const auto &[name, hash] : schedule_file_hashes())
-        if (name.starts_with(architecture)) all += hash;
+        if (name.starts_with(architecture) || (!gpu && name.starts_with("cpu"))) all += hash;
     return stable_hash(all);
 }
 
