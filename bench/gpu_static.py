@@ -4,11 +4,12 @@
     bench/gpu_static.py                        # sm_80, sm_90, sm_100 -> bench/results/cuda-static.md
     bench/gpu_static.py --arch sm_90 -o -      # one architecture, to the screen
 
-Reads the emitted objects of ./dev build (build/release/kernels/*_cuda.o). Needs ptxas (CUDA toolkit) and, for the inner
+Reads the emitted objects of ./dev build (build/release/kernels/*_cuda.o), and its qconvc-emit. Needs ptxas (CUDA toolkit) and, for the inner
 loops, nvdisasm (CUDA toolkit, or the PyPI package nvidia-cuda-nvdisasm), on PATH or given.
 """
 
 import argparse
+import html
 import json
 import re
 import shutil
@@ -48,20 +49,18 @@ def run(command: list[str]) -> str:
 
 
 def assemble(ptxas: str, ptx: Path, cubin: Path, arch: str) -> dict[str, dict[str, int]]:
-    """Registers, spilled bytes and shared bytes of every entry function."""
+    """Registers and spilled bytes of every entry function."""
     text = run([ptxas, "-v", f"-arch={arch}", str(ptx), "-o", str(cubin)])
     result: dict[str, dict[str, int]] = {}
     name = ""
     for line in text.splitlines():
         if match := re.search(r"Compiling entry function '(\w+)'", line):
             name = match[1]
-            result[name] = {"registers": 0, "spills": 0, "shared": 0}
+            result[name] = {"registers": 0, "spills": 0}
         elif match := re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", line):
             result[name]["spills"] = int(match[1]) + int(match[2])
         elif match := re.search(r"Used (\d+) registers", line):
             result[name]["registers"] = int(match[1])
-            if shared := re.search(r"(\d+) bytes smem", line):
-                result[name]["shared"] = int(shared[1])
     return result
 
 
@@ -119,12 +118,24 @@ def describe(row: dict, body: list[str]) -> dict[str, object]:
             "all": round(len(body) / units, 2), "macs": round(units / clocks * macs)}
 
 
+def shared_bytes(emit: Path, row: dict, folder: Path) -> str:
+    """What the threads of a block share. ptxas sees none of it: a launch says how much."""
+    nest = folder / "kernel.html"
+    run([str(emit), "kernel", "--list", str(ROOT / "kernels.json"), "--kernel", row["name"], "--target", "cuda",
+         "--function", "kernel", "-o", str(nest)])
+    text = html.unescape(re.sub("<[^>]+>", "", nest.read_text()))
+    sizes = re.findall(r"allocate \S+?\[u?(?:int|float)32 \* ([^\]]+)\] in GPUShared", text)
+    return str(sum(4 * int(size) for size in sizes)) if all(size.isdigit() for size in sizes) else "tile"
+
+
 def report(rows: list[dict], archs: list[str]) -> str:
     text = ["# CUDA kernels by static count", "",
-            "Made by `bench/gpu_static.py` from the emitted objects. Nothing here was timed: registers, spills and shared "
-            "memory are ptxas's, instructions those of the inner loop as SASS, for each 32-bit word (32 binary or 4 8-bit "
+            "Made by `bench/gpu_static.py` from the emitted objects. Nothing here was timed: registers and spills are ptxas's, "
+            "shared memory is what a launch asks for, instructions those of the inner loop as SASS, for each 32-bit word (32 binary or 4 8-bit "
             "products) or float product that a thread adds up. \"MAC/clk/SM\" is what the busiest of these units or the "
-            "issue of instructions allows, every load hitting L1.", ""]
+            "issue of instructions allows, every load hitting L1. \"tile\": the packed input of 128 outputs' windows, as much as "
+            "the layer needs (64 channels, kernel 3, stride 1: 130 positions of two words, 1,040 bytes), at most the 48 KiB that "
+            "CUDA grants every kernel, which `tests/cuda` checks of the launches.", ""]
     for arch in archs:
         text += [f"## {arch}", "", "| kernel | registers | spills | shared bytes | inner loop, instructions a unit | in all "
                  "| MAC/clk/SM |", "|---|---:|---:|---:|---|---:|---:|"]
@@ -132,7 +143,7 @@ def report(rows: list[dict], archs: list[str]) -> str:
             main = row[arch]
             loop = main.get("loop") or {}
             each = ", ".join(f"{v:g} {k}" for k, v in loop.get("each", {}).items())
-            text.append(f"| {row['name']} | {main['registers']} | {main['spills']} | {main['shared']} | "
+            text.append(f"| {row['name']} | {main['registers']} | {main['spills']} | {row['shared']} | "
                         f"{each + ' / ' + loop['unit'] if loop else ''} | {loop.get('all', '')} | {loop.get('macs', '')} |")
         text.append("")
     text.append("The kernels of input stages, which precede these in a call, are not in the table; spills are counted in all.\n")
@@ -163,6 +174,7 @@ def main() -> None:
                 raise SystemExit(f"{object_file} is missing: ./dev build")
             ptx, cubin = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
             ptx.write_text(ptx_of(object_file))
+            row["shared"] = shared_bytes(options.kernels.parent / "bin/qconvc-emit", row, Path(folder))
             kind = {"b1b1": "POPC", "int8": "IDP"}.get(row["path"], "FFMA")
             for arch in archs:
                 entries = assemble(ptxas, ptx, cubin, arch)
