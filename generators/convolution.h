@@ -82,6 +82,12 @@ protected:
         region.insert(region.end(), rest.begin(), rest.end());
         return Halide::RDom(region, "result");
     }
+    /// Whether one of these positions, at, lies before `end`. With tiles of one warp unsigned, or Halide would count on
+    /// a part of the last tile, and what its threads share would have a size that varies.
+    Expr before(const Expr &at, const Expr &end) const {
+        if (warps_of_tile() > 1) return at < end;
+        return Halide::cast<uint32_t>(at) < Halide::cast<uint32_t>(end);
+    }
     Expr warp_number(const Expr &in_tile, const Expr &tile) const { return tile * warps_of_tile() + in_tile; }
     int warps_of_tile() const { return width_block.value() / warp.value(); }
     Expr summed_position(const Halide::Var &at) const { return warp > 1 ? at * warp + in_warp : Expr(at); }

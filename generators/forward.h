@@ -120,7 +120,7 @@ protected:
         const Expr width_out = y.dim(0).extent();
         positions = this->tiles_of_warps(width_out, {});
         const Expr warps = this->warp_number(positions.x, positions.z), at = warps * this->warp + positions.y;
-        positions.where(at < width_out);
+        positions.where(this->before(at, width_out));
         std::vector<Expr> sums{positions.y, warps, o, g, n};
         if (this->tile_input) sums = {positions.y, positions.x, o, g, n, positions.z};
         Expr value = result(at, sums);

@@ -103,7 +103,8 @@ protected:
         }
         for (const Expr &coordinate : std::initializer_list<Expr>{of_phase, c, g, n})
             sums.push_back(coordinate);
-        result.where(likely(at * stride() + of_phase < width()));
+        const Expr last = at * stride() + of_phase;
+        result.where(likely(this->warp > 1 ? this->before(last, width()) : last < width()));
         grad_input(phase, column, c, g, n) = undef<float>();
         // The limit says that no column beyond is asked for.
         const Expr to = this->warp > 1 ? min(at, columns - 1) : at;

@@ -87,6 +87,7 @@ private:
     void require_place(bool on_device) const;
     /// Throws when one call cannot take this batch of device memory.
     void check_device_batch(std::int64_t batch, std::int64_t width) const;
+    void check_device_tiles(qconv_op op, std::int64_t positions) const;
     /// Throws unless the layer has a bias whose gradient was asked for.
     void require_bias_gradient() const;
     void upload();

@@ -23,7 +23,7 @@ alignas(memory_alignment) const std::array<std::byte, memory_alignment> unread{}
 /// many enough that the pieces' sums take little memory.
 GradWeightPlan grad_weight_plan(const qconv_kernel &kernel, const qconv_layer_config &config,
                                        std::int64_t width_out, std::int64_t batch) {
-    constexpr std::int64_t enough_blocks = 1024, most_sums = std::int64_t{1} << 24, most_positions = 1 << 20;
+    constexpr std::int64_t enough_blocks = 1024, most_sums = std::int64_t{1} << 24, most_positions = 1 << 21;
     const std::int64_t outputs = ceil_div(out_in_group(config), kernel.out_block),
                        channels = ceil_div(channels_in_group(config), kernel.channel_block),
                        taps = ceil_div(config.kernel_size, kernel.tap_block),
@@ -73,6 +73,15 @@ void qconv_layer::check_device_batch(std::int64_t batch, std::int64_t width) con
                          "on a device, at this width, it must be at most " + std::to_string(largest));
 }
 
+void qconv_layer::check_device_tiles(qconv_op op, std::int64_t positions) const {
+    constexpr std::int64_t most_tiles = 65535; // of a grid's second and third dimension
+    const std::int64_t largest = most_tiles * op_kernel(op).width_block;
+    if (positions <= largest) return;
+    qconv::throw_invalid("the width of the result", std::to_string(positions),
+                         std::string("kernel ") + op_kernel(op).name + " makes at most " + std::to_string(largest) +
+                             " on a device; without a width in the layer's configuration one for long rows is chosen");
+}
+
 void qconv_layer::upload() {
     // Kernels of earlier calls may still read what is there.
     arrays_.front().wait();
@@ -103,6 +112,7 @@ void qconv_layer::forward_on(const void *x, std::int64_t batch, std::int64_t wid
     require_direction(QCONV_FORWARD, "forward");
     check_device_batch(batch, width);
     if (batch == 0) return;
+    check_device_tiles(QCONV_OP_FORWARD, width_out(width));
     device_->require_pointer(x, "x");
     device_->require_pointer(y, "y");
     const qconv::DeviceCall call = device_call(stream);
@@ -140,7 +150,10 @@ void qconv_layer::forward_training_on(const void *x, std::int64_t batch, std::in
 void qconv_layer::backward_on(const void *x, qconv::StateView state, const void *grad_output, std::int64_t batch,
                               std::int64_t width, const qconv::GradientPointers &gradients, void *stream) const {
     require_place(true);
-    if (gradients.input != nullptr) require_direction(QCONV_GRAD_INPUT, "grad_input");
+    if (gradients.input != nullptr) {
+        require_direction(QCONV_GRAD_INPUT, "grad_input");
+        check_device_tiles(QCONV_OP_GRAD_INPUT, qconv::ceil_div(width, config_.stride));
+    }
     if (gradients.weight != nullptr) require_direction(QCONV_GRAD_WEIGHT, "grad_weight");
     if (gradients.bias != nullptr) require_bias_gradient();
     if (batch < 1) qconv::throw_invalid("batch", std::to_string(batch), "backward on a device needs at least 1");

@@ -119,6 +119,12 @@ double device_input_cost(const qconv_kernel &kernel, const qconv_layer_config &c
 
 } // namespace
 
+double device_tile(const qconv_kernel &kernel) {
+    constexpr int warp = 32;
+    if (kernel.width_block > warp) return 1;
+    return kernel.path == QCONV_PATH_B1B1 ? 1.13 : kernel.path == QCONV_PATH_INT8 ? 1.9 : 1.65;
+}
+
 double whole_blocks(const qconv_kernel &kernel, std::int64_t columns) {
     if (columns < 1) return 1;
     return static_cast<double>(ceil_div(columns, kernel.width_block) * kernel.width_block) /
@@ -150,6 +156,7 @@ double estimate_cost(const qconv_kernel &kernel, const qconv_layer_config &confi
     double sums = kernel.word_bits > 0 ? word_cost(kernel, size, packed, vector_bits)
                                        : float_cost(kernel, config, size, packed, vector_bits);
     if (find_target(kernel.target)->device != DeviceKind::Cpu) {
+        sums *= device_tile(kernel);
         sums += device_input_cost(kernel, config, size.channels * size.columns, packed) / (vector_bits / 32);
     }
     // A stride-1 layer runs on a kernel for any stride too, but that one keeps a copy of its input split by phase.

@@ -107,7 +107,8 @@ double estimate_backward_cost(const qconv_kernel &kernel, const qconv_layer_conf
     };
     if (kernel.op == QCONV_OP_GRAD_INPUT) {
         const std::int64_t columns = ceil_div(std::min(config.width, max_elements), config.stride);
-        return grad_input_cost(kernel, size, lanes) * whole_blocks(kernel, columns);
+        const double tile = find_target(kernel.target)->device != DeviceKind::Cpu ? device_tile(kernel) : 1;
+        return grad_input_cost(kernel, size, lanes) * tile * whole_blocks(kernel, columns);
     }
     const std::int64_t positions = outputs_expected(config);
     if (find_target(kernel.target)->device != DeviceKind::Cpu) return device_grad_weight_cost(kernel, size);

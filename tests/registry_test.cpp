@@ -402,6 +402,9 @@ TEST_CASE("registry: specialised before generic", "[registry]") {
     bad[1].out_block = 2;
     CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
     CHECK(names(qconv_last_error(), "group_block is for"));
+    bad[1].group_block = 0, bad[1].tile_input = 1;
+    CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);
+    CHECK(names(qconv_last_error(), "tile_input is for"));
     bad[1] = specialised_row("packed_gradient", "avx2");
     bad[1].op = QCONV_OP_GRAD_INPUT;
     CHECK(qconv_register_kernels(bad, 2) == QCONV_INVALID_ARGUMENT);

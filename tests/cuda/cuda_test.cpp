@@ -264,6 +264,8 @@ TEST_CASE("cuda: works", "[works]") {
         CHECK(qconv_layer_forward_on(layer.layer, x, 1, kWidth, host.data(), stream) == QCONV_INVALID_ARGUMENT);
         CHECK(says("y is 0x"));
         CHECK(qconv_layer_forward_on(layer.layer, nullptr, 1, kWidth, y, stream) == QCONV_INVALID_ARGUMENT);
+        CHECK(qconv_layer_forward_on(layer.layer, x, 1, 65535 * 128 + 1, y, stream) == QCONV_INVALID_ARGUMENT);
+        CHECK(says("the width of the result is 8388481"));
         CHECK(qconv_layer_backward_on(layer.layer, nullptr, state, state_bytes, host.data(), 1, kWidth, gx, gw, nullptr,
                                       stream) == QCONV_INVALID_ARGUMENT);
         CHECK(says("grad_output is 0x"));
