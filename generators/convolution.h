@@ -38,7 +38,8 @@ public:
     Halide::GeneratorParam<int> width_block{"width_block", 1};
     /// Above 1, for targets whose threads run in step: the sums of so many neighbouring positions lie one to a thread.
     Halide::GeneratorParam<int> warp{"warp", 1};
-    /// Prepare the input tile by tile of width_block positions, in memory that a tile's threads share, instead of whole.
+    /// Prepare the input tile by tile of width_block positions, in memory that a tile's threads share, instead of
+    /// whole.
     Halide::GeneratorParam<bool> tile_input{"tile_input", false};
 
 protected:
@@ -109,9 +110,7 @@ protected:
     }
 
     /// Padded input position of a stage's position p.
-    Expr padded_position() const {
-        return tile_input ? input_tile * int(width_block) * stride() + p : Expr(p);
-    }
+    Expr padded_position() const { return tile_input ? input_tile * int(width_block) * stride() + p : Expr(p); }
 
     /// Coordinates, for a Func split by by_phase (or the source itself, unless splits_phases()), of the element that
     /// lies `step` * `distance` positions after output `at`'s first; 0 <= step < `steps`.

@@ -7,8 +7,7 @@ namespace {
 
 using namespace Halide;
 
-class GradInputDepthwise
-    : public SideBySideGenerator<GradInputGenerator<GradInputDepthwise, Buffer<float, 3>>> {
+class GradInputDepthwise : public SideBySideGenerator<GradInputGenerator<GradInputDepthwise, Buffer<float, 3>>> {
 public:
     void generate() {
         describe_buffers();

@@ -185,8 +185,7 @@ private:
         Func words = input.back();
         Expr sum;
         for (int i = 0; i < input_planes; i++) {
-            const Expr word =
-                words(reach_of_sum(w, step, word_taps() * dilation(), steps(), {source_row, i, g, n}));
+            const Expr word = words(reach_of_sum(w, step, word_taps() * dilation(), steps(), {source_row, i, g, n}));
             for (int j = 0; j < weight_planes; j++) {
                 const Expr count = popcount(word ^ weights(o, step, channel_row, j, g));
                 const Expr term = cast(type, count) << cast(type, i + j);

@@ -68,7 +68,7 @@ const char *representation_mismatch(const qconv_kernel &kernel, Representation i
 
 // Whether what the threads of a tile share fits the memory for it, all stages of the input counted.
 bool tile_fits(const qconv_kernel &kernel, const qconv_layer_config &config) {
-    constexpr std::int64_t shared_memory = 48 << 10; // what CUDA grants every kernel
+    constexpr std::int64_t shared_memory = 48 << 10;                     // what CUDA grants every kernel
     constexpr std::int64_t word = 4, joined_bits = 18, joined_bytes = 5; // of one channel: each doubling; levels, words
     const bool joins = word_taps(kernel) > 1, bits = kernel.path == QCONV_PATH_B1B1;
     const std::int64_t words = ceil_div(channels_in_group(config), kernel.word_channels) * word,

@@ -21,8 +21,8 @@ alignas(memory_alignment) const std::array<std::byte, memory_alignment> unread{}
 
 /// Positions that a grad_weight kernel sums in one piece: few enough that the blocks of all pieces occupy a large GPU,
 /// many enough that the pieces' sums take little memory.
-GradWeightPlan grad_weight_plan(const qconv_kernel &kernel, const qconv_layer_config &config,
-                                       std::int64_t width_out, std::int64_t batch) {
+GradWeightPlan grad_weight_plan(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t width_out,
+                                std::int64_t batch) {
     constexpr std::int64_t enough_blocks = 1024, most_sums = std::int64_t{1} << 24, most_positions = 1 << 21;
     const std::int64_t outputs = ceil_div(out_in_group(config), kernel.out_block),
                        channels = ceil_div(channels_in_group(config), kernel.channel_block),

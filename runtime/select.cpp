@@ -113,7 +113,8 @@ double device_input_cost(const qconv_kernel &kernel, const qconv_layer_config &c
                          const PackedShape &packed) {
     if (kernel.tile_input == 0) return input * keep_element;
     const double tile = static_cast<double>(kernel.width_block * config.stride);
-    const double times = static_cast<double>(tile_positions(kernel, config)) / tile * static_cast<double>(packed.out_blocks);
+    const double times =
+        static_cast<double>(tile_positions(kernel, config)) / tile * static_cast<double>(packed.out_blocks);
     return input * pack_element * (times - 1);
 }
 

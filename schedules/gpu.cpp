@@ -1,5 +1,6 @@
-// Schedules for GPUs, CUDA and OpenCL alike. A warp's threads run along output positions (grad_weight: along output
-// channels), so that they load and store side by side; each thread sums a tile of positions and channels in registers.
+// Schedules for GPUs, CUDA and OpenCL alike. A warp's threads run along output positions, so that they load and store
+// side by side, and each thread sums a tile of positions and channels in registers; grad_weight's sum tiles of weights,
+// or of few weights every so many positions.
 #include <algorithm>
 #include <stdexcept>
 #include <string>
@@ -75,6 +76,26 @@ Var stage_per_call(Func stage, const Var &p, const Var &element) {
     return tx;
 }
 
+/// A kernel of its own, once a call, that lays the elements of a column side by side: threads along `p` load from a few
+/// rows each, and store what fills a sector of memory.
+void stage_by_columns(Func stage, const Var &p, const Var &row) {
+    constexpr int rows = 8;
+    Func result = stage.in();
+    Var tile("tile"), tx("tx"), block("block"), each("each");
+    std::vector<Var> outer{tile, block}, storage{row};
+    for (const Var &v : result.args()) {
+        if (v.name() != p.name() && v.name() != row.name()) outer.push_back(v);
+        if (v.name() != row.name()) storage.push_back(v);
+    }
+    result.compute_root().reorder_storage(storage).align_bounds(row, rows);
+    result.split(p, tile, tx, stage_threads, TailStrategy::GuardWithIf).split(row, block, each, rows);
+    std::vector<VarOrRVar> order{each, tx};
+    order.insert(order.end(), outer.begin(), outer.end());
+    result.reorder(order).vectorize(each, vector_lanes).unroll(each);
+    result.gpu_blocks(fuse_all(result, outer)).gpu_threads(tx);
+    stage.compute_at(result, tx).bound_extent(row, rows).unroll(row);
+}
+
 /// One value along each of these, said so that the Func is known to fit registers or shared memory.
 void one_each(Func f, const std::vector<Var> &vars) {
     for (const Var &v : vars)
@@ -89,7 +110,7 @@ Var stage_per_block(Func stage, const Func &result, const Var &block, const Var 
     if (stage.has_update_definition()) shared = stage.in();
     const std::vector<Var> args = shared.args();
     const bool elements = args.front().name() == element.name();
-    const Var at = args[elements ? 1 : 0];
+    const Var &at = args[elements ? 1 : 0];
     Var turn, tx, ty;
     shared.compute_at(result, block).store_in(MemoryType::GPUShared);
     shared.split(at, turn, tx, warp_size * rows_of_threads, TailStrategy::GuardWithIf);
@@ -244,26 +265,6 @@ void Gpu::apply(const GradInputSumStages &s, const Target &) const {
     sum_in_registers(acc, s.column, s.c, channels.each, {s.in_warp}, true);
     sum_in_registers(acc.update(), s.column, s.c, channels.each, {s.taps, s.rows, s.in_warp}, true);
     stage_per_call(s.padded, s.p, Var("none"));
-}
-
-/// A kernel of its own, once a call, that lays the elements of a column side by side: threads along `p` load from a few
-/// rows each, and store what fills a sector of memory.
-void stage_by_columns(Func stage, const Var &p, const Var &row) {
-    constexpr int rows = 8;
-    Func result = stage.in();
-    Var tile("tile"), tx("tx"), block("block"), each("each");
-    std::vector<Var> outer{tile, block}, storage{row};
-    for (const Var &v : result.args()) {
-        if (v.name() != p.name() && v.name() != row.name()) outer.push_back(v);
-        if (v.name() != row.name()) storage.push_back(v);
-    }
-    result.compute_root().reorder_storage(storage).align_bounds(row, rows);
-    result.split(p, tile, tx, stage_threads, TailStrategy::GuardWithIf).split(row, block, each, rows);
-    std::vector<VarOrRVar> order{each, tx};
-    order.insert(order.end(), outer.begin(), outer.end());
-    result.reorder(order).vectorize(each, vector_lanes).unroll(each);
-    result.gpu_blocks(fuse_all(result, outer)).gpu_threads(tx);
-    stage.compute_at(result, tx).bound_extent(row, rows).unroll(row);
 }
 
 void Gpu::apply(const GradWeightPieceStages &s, const Target &) const {

@@ -246,8 +246,8 @@ struct GradWeightRowStages : GradWeightStages {
 };
 
 /// grad_weight by multiply-accumulate in pieces of positions side by side: acc(o, k, c, g) adds up total(o, k, c, g,
-/// piece) over `pieces`, that part(lane, o, k, c, g, piece) over the `warp` lanes, and its update runs over `positions` of
-/// `blocks`; for out_block outputs, channel_block input channels and tap_block taps together.
+/// piece) over `pieces`, that part(lane, o, k, c, g, piece) over the `warp` lanes, and its update runs over `positions`
+/// of `blocks`; for out_block outputs, channel_block input channels and tap_block taps together.
 struct GradWeightPieceStages : GradWeightStages {
     Halide::Func rows;  ///< rows(w, o, g, n): gy, wanted once per call; so is padded
     Halide::Func taken; ///< taken(c, lane, step, block, k, g): what part reads of padded
@@ -284,8 +284,8 @@ public:
     virtual void apply(const GradInputLookupStages &stages, const Halide::Target &target) const = 0;
     virtual void apply(const GradWeightLookupStages &stages, const Halide::Target &target) const = 0;
     virtual void apply(const StateStages &stages, const Halide::Target &target) const = 0;
-    // Not every architecture chains layers through bits or turns squares, sums positions within a task or in pieces side
-    // by side, and the CPU sums a bias's gradient without a kernel.
+    // Not every architecture chains layers through bits or turns squares, sums positions within a task or in pieces
+    // side by side, and the CPU sums a bias's gradient without a kernel.
     virtual void apply(const GradWeightSumStages &, const Halide::Target &target) const {
         throw none("grad_weight by tiles of positions", target);
     }

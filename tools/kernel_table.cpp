@@ -66,7 +66,8 @@ std::string kernel_rows(const std::vector<TableRow> &rows, const std::string &in
             "{}     .tile_input = {},\n",
             indent, k.word_bits, k.element_bits, k.word_channels, k.input_planes, indent, k.weight_planes,
             k.table_channels, k.tables, k.out_block, indent, k.width_block, k.unit_stride, k.window_sum,
-            k.channel_block, k.tap_block, indent, k.vector_words, k.level_offset, k.tile_width, k.group_block, indent, k.tile_input);
+            k.channel_block, k.tap_block, indent, k.vector_words, k.level_offset, k.tile_width, k.group_block, indent,
+            k.tile_input);
         text += fmt::format(
             "{}     .in_channels = {}, .out_channels = {}, .kernel_size = {}, .stride = {}, "
             ".dilation = {},\n{}     .groups = {}}},\n",

@@ -26,8 +26,10 @@ constexpr size_t kArenaBytes = size_t{16} << 20;
 // Each run takes milliseconds however small it is, and new kernels are compiled at run time: one CPU stands for many
 // GPU threads.
 constexpr int64_t kLarge = 600'000;
-// More blocks of weights than a piece of grad_weight is cut for: each piece is many blocks of positions and both samples.
-constexpr Shape kManyGroups = {512, 1024, 3, 1, 1, 1, 1, 512, 2, 70, "as many groups as make one piece of all positions"};
+// More blocks of weights than a piece of grad_weight is cut for: each piece is many blocks of positions and both
+// samples.
+constexpr Shape kManyGroups = {
+    512, 1024, 3, 1, 1, 1, 1, 512, 2, 70, "as many groups as make one piece of all positions"};
 
 int64_t products(const Shape &s) {
     const int64_t width_out = (s.width + s.left + s.right - s.dilation * (s.kernel - 1) - 1) / s.stride + 1;

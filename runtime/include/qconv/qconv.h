@@ -323,7 +323,8 @@ typedef struct qconv_kernel {
     int32_t level_offset; /* int8: what stored input levels are less by, 0 or 128 */
     int32_t tile_width;   /* positions of one task at most, where tuned; 0: the runtime chooses */
     int32_t group_block;  /* f32f32: above 1, so many groups of one channel and one output side by side */
-    int32_t tile_input;   /* on devices, forward: nonzero: the input of width_block outputs in memory that threads share */
+    int32_t
+        tile_input; /* on devices, forward: nonzero: the input of width_block outputs in memory that threads share */
     /* Shape this kernel was specialised for; all 0 for a generic kernel. */
     int64_t in_channels, out_channels, kernel_size, stride, dilation, groups;
 } qconv_kernel;
