@@ -27,7 +27,9 @@ public:
         // What conditions imply below, said so that no sample and no tap beyond the last are asked for.
         const Expr real = min(block, blocks - 1), tap = min(k, kernel_size() - 1);
         const Expr at = real % row_blocks * positions + step * lanes + lane;
-        taken(c, lane, step, block, k, g) = padded(at * stride() + tap * dilation(), c, g, real / row_blocks);
+        // Columns past the last meet padding behind x, which is finite: 0 times an infinite input would not be 0.
+        const Expr column = select(at < width_out(), at * stride(), pad_left + width());
+        taken(c, lane, step, block, k, g) = padded(column + tap * dilation(), c, g, real / row_blocks);
         given(o, lane, step, block, g) = rows(at, o, g, real / row_blocks);
 
         RDom r(0, positions / lanes, 0, piece_blocks, "r"), all_lanes(0, lanes, "lanes"),

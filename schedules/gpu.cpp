@@ -294,7 +294,7 @@ void Gpu::apply(const GradWeightPieceStages &s, const Target &) const {
     }
     // A block for each tap and a tile of outputs and channels, of which a thread sums four by `each`.
     const int each = s.channel_block / channel_threads;
-    if (each < 1 || s.out_block % vector_lanes != 0)
+    if (each < 1 || s.channel_block % channel_threads != 0 || s.out_block % vector_lanes != 0)
         throw std::invalid_argument("out_block must be whole fours and channel_block whole eights");
     pieces.align_bounds(s.o, s.out_block).align_bounds(s.c, s.channel_block);
     pieces.split(s.o, ob, tx, s.out_block).split(tx, tx, ov, vector_lanes);

@@ -258,5 +258,38 @@ TEST_CASE("gpu: training", "[gpu]") {
     runs.finish();
 }
 
+TEST_CASE("gpu: an infinite input reaches the taps that see it, and no others", "[gpu]") {
+    if (device() == nullptr) return;
+    Runs runs("gpu: infinite input");
+    runs.expect(QCONV_OP_GRAD_WEIGHT);
+    constexpr int64_t taps = 3, width = 20, columns = width - taps + 1, infinite = width - 2; // no tap 0 sees it
+    const OpenCl &cl = *device();
+    DeviceTensor x(cl, 1 << 16), gy(cl, 1 << 16), gw(cl, 1 << 16);
+    std::vector<float> input(width, 1.0f);
+    input[infinite] = std::numeric_limits<float>::infinity();
+    const std::vector<float> ones(columns, 1.0f), weight(taps, 1.0f), unwritten(taps, kNaN);
+    for (const qconv_kernel *kernel : runs.expected()) {
+        qconv_layer_config config;
+        qconv_layer_config_init(&config, QCONV_LAYER_CONV1D);
+        const std::string name = std::string(kernel->name) + "@" + kTarget;
+        config.in_channels = config.out_channels = 1, config.kernel_size = taps;
+        config.directions = QCONV_TRAINING, config.grad_weight_kernel = name.c_str();
+        std::string error;
+        const LayerPtr layer = create_on(cl, config, weight.data(), nullptr, &error);
+        INFO(name << error);
+        REQUIRE(layer != nullptr);
+        void *in = x.place(input, GuardedArena::Edge::End), *up = gy.place(ones, GuardedArena::Edge::End),
+             *out = gw.place(unwritten, GuardedArena::Edge::End);
+        REQUIRE(qconv_layer_backward_on(layer.get(), in, nullptr, 0, up, 1, width, nullptr, out, nullptr, nullptr) ==
+                QCONV_OK);
+        const std::vector<float> sums = gw.floats();
+        CHECK(sums[0] == float(columns));
+        CHECK(std::isinf(sums[1]));
+        CHECK(std::isinf(sums[2]));
+        runs.done(kernel, "", "");
+    }
+    runs.finish();
+}
+
 } // namespace
 } // namespace qconv::test
