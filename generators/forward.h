@@ -54,7 +54,8 @@ public:
     Output<Halide::Buffer<float, 4>> y{"y"};
 
 protected:
-    Halide::RDom positions; ///< with a warp: of y, as tiles_of_warps() has them
+    schedules::InputValues prepared; ///< of float_input(), if that is called
+    Halide::RDom positions;          ///< with a warp: of y, as tiles_of_warps() has them
 
     Expr channels() const { return this->group_size(this->in_channels, x.dim(1).extent()); }
     Expr outputs() const { return this->group_size(this->out_channels, y.dim(1).extent()); }
@@ -80,28 +81,38 @@ protected:
         stages.input_tile = this->input_tile;
         if (this->warp > 1) stages.strip = positions.x, stages.thread = positions.y, stages.tile = positions.z;
         stages.input = input, stages.first_stage_cases = first_stage_cases;
+        stages.prepared = prepared;
         stages.tap_tables = this->tap_tables;
         if (!is_unit_stride() && !specialised()) stages.phase_cases = {stride() == 2};
     }
 
     /// The input of the float paths, quantized and padded, at padded position p and channel c; channels past the last
-    /// are 0. The quantizer is (1 - mix) * quantizer + mix * next.
+    /// are 0. What is no more than a few operations is done here, all other quantizers in a pass before.
     Halide::Func float_input() {
         using Halide::select;
-        const Expr v = element(p, Halide::min(c, channels() - 1));
-        const Expr first = quantizers::forward(quantizer, v, levels, divisor);
-        const Expr second = quantizers::forward(next, v, next_levels, next_divisor);
-        const Expr mixed = select(mix == 0.0f, first, second * mix + first * (1.0f - mix));
+        using Halide::strict_float;
+        using quantizers::choose;
+        const quantizers::InputQuantizer q = input_quantizer();
+        const Expr channel = Halide::min(c, channels() - 1);
+        const Halide::Var i("i"); // position of x
+        const Expr before = x(Halide::clamp(Halide::likely(i), 0, width() - 1), c, g, n);
+        prepared.values(i, c, g, n) = q.quantize(before, {i, c, g, n}, prepared.values_kinds);
+        prepared.values_cases = {mix == 0.0f};
+
+        const Expr v = element(p, channel);
+        const Expr at = Halide::clamp(Halide::likely(p - pad_left), 0, width() - 1);
+        Expr value = prepared.values(at, channel, g, n);
+        value = choose(q.is(QCONV_INPUTDOREFA), strict_float(quantizers::inputdorefa(v, levels)), value);
+        value = choose(q.is(QCONV_SIGN), strict_float(quantizers::sign(v)), value);
+        value = choose(q.is(QCONV_IDENTITY), v, value);
         Halide::Func padded("padded");
-        const Expr at = select(Halide::likely(inside(p)), mixed, pad_value);
-        padded(p, c, g, n) = select(c < channels(), at, 0.0f);
+        padded(p, c, g, n) = select(c < channels(), select(Halide::likely(inside(p)), value, pad_value), 0.0f);
+        prepared.padded_cases = {q.is(QCONV_IDENTITY), q.is(QCONV_SIGN), q.is(QCONV_INPUTDOREFA)};
         return padded;
     }
-    /// Cases of float_input worth code of their own: x as it is, signs, levels, quantizers without the costly tanh.
-    std::vector<Expr> float_input_cases() const {
-        return {quantizer == QCONV_IDENTITY && mix == 0.0f, quantizer == QCONV_SIGN && mix == 0.0f,
-                quantizer == QCONV_INPUTDOREFA && mix == 0.0f,
-                quantizer != QCONV_WEIGHTDOREFA && next != QCONV_WEIGHTDOREFA};
+    const std::vector<Expr> &float_input_cases() const { return prepared.padded_cases; }
+    quantizers::InputQuantizer input_quantizer() const {
+        return {quantizer, levels, divisor, next, next_levels, next_divisor, mix};
     }
 
     /// The result at an output position, given the coordinates of its sums.
@@ -125,13 +136,9 @@ protected:
         if (this->tile_input) sums = {positions.y, positions.x, o, g, n, positions.z};
         Expr value = result(at, sums);
         if (edges) {
-            const auto where = [](const Expr &condition, const Expr &correction) {
-                using Halide::Internal::Call;
-                return Call::make(correction.type(), Call::if_then_else, {condition, correction, Expr(0.0f)},
-                                  Call::PureIntrinsic);
-            };
-            value = value + where(at < edge_left, pad_delta * columns.over_left(edge, at, o, g)) +
-                    where(at >= edge_right, pad_delta * columns.over_right(edge, at, o, g));
+            using quantizers::choose;
+            value = value + choose(at < edge_left, pad_delta * columns.over_left(edge, at, o, g), 0.0f) +
+                    choose(at >= edge_right, pad_delta * columns.over_right(edge, at, o, g), 0.0f);
         }
         y(w, o, g, n) = Halide::undef<float>();
         y(min(at, width_out - 1), o, g, n) = value; // said so that no position beyond is asked for

@@ -126,7 +126,9 @@ protected:
         stages.warp = this->warp, stages.in_warp = this->in_warp;
         stages.padded = padded, stages.passes = passes, stages.factor = factor;
         stages.passes_cases = {from_state()};
-        stages.factor_cases = {factor_kind == int(Surrogate::One), from_state(), derivative_is_one()};
+        stages.factor_cases = {factor_kind == int(Surrogate::One), from_state(),
+                               factor_kind == int(Surrogate::Within), mix == 0.0f};
+        stages.factor_kinds = derivatives;
     }
 
     /// Estimates for an autoscheduler; `weight_extents` are those of the packed weights.
@@ -139,7 +141,7 @@ protected:
         this->estimate_buffer(tap_shift, {this->kernel_taps});
         this->estimate_buffer(phase_start, {step + 1});
         this->estimate_buffer(x, {in, this->group_channels(), group_count, images});
-        this->estimate_buffer(state, {int(state_words(in)), 2, this->group_channels(), group_count, images});
+        this->estimate_buffer(state, {int(state_words(in)), state_planes(1), this->group_channels(), group_count, images});
         const int columns = this->blocks(in, step);
         this->estimate_buffer(grad_input, {step, columns, this->group_channels(), group_count, images});
         stride_in.set_estimate(step);
@@ -158,7 +160,6 @@ protected:
         grad_input.dim(0).set_extent(stride());
         if (this->is_unit_stride()) grad_input.dim(1).set_stride(1);
         this->describe_tensor(state, 2, this->in_channels);
-        state.dim(1).set_extent(2);
         tap_shift.dim(0).set_min(0), phase_start.dim(0).set_min(0);
         for (int d = 0; d < weight.dimensions(); d++)
             weight.dim(d).set_min(0);
@@ -168,32 +169,38 @@ protected:
 
 private:
     Expr from_state() const { return factor_kind == int(Surrogate::FromState); }
-    Expr derivative_is_one() const {
-        return mix == 0.0f && quantizer != QCONV_APPROXSIGN && quantizer != QCONV_SWISHSIGN &&
-               quantizer != QCONV_STEHEAVISIDE;
-    }
+    std::vector<quantizers::KindStage> derivatives; ///< by either quantizer
 
     /// passes(i, ...): with unit stride, the state's mask in bytes. factor(column, phase, ...): see Surrogate.
     void define_factor() {
         using namespace Halide;
+        const Expr mask_plane = state.dim(1).extent() - 1;
         const auto mask = [&](const Expr &at) {
             const Expr word =
-                state(clamp(at / 32, 0, this->last_index(state.dim(0).extent(), from_state())), 1, c, g, n);
+                state(clamp(at / 32, 0, this->last_index(state.dim(0).extent(), from_state())), mask_plane, c, g, n);
             return (word >> cast<uint32_t>(at % 32)) & 1u;
         };
         passes(i, c, g, n) = select(from_state(), cast<uint8_t>(mask(i)), cast<uint8_t>(0));
 
         const Expr at = column * stride() + phase;
         const Expr bit = this->is_unit_stride() ? cast<uint32_t>(passes(column, c, g, n)) : mask(at);
-        const Expr from_x = factor_kind == int(Surrogate::FromInput);
-        const Expr v = x(clamp(likely(at), 0, this->last_index(width(), from_x)), c, g, n);
-        const Expr first = quantizers::gradient(quantizer, v, beta);
-        const Expr second = quantizers::gradient(next, v, next_beta);
-        const Expr mixed = select(mix == 0.0f, first, second * mix + first * (1.0f - mix));
+        const Expr has_x = factor_kind == int(Surrogate::Within) || factor_kind == int(Surrogate::FromInput);
+        const Expr v = x(clamp(likely(at), 0, this->last_index(width(), has_x)), c, g, n);
+        const std::vector<Var> args{column, phase, c, g, n};
+        derivatives = {quantizers::gradient("first", args, quantizer, v, beta),
+                       quantizers::gradient("second", args, next, v, next_beta)};
+        const std::vector<Expr> here(args.begin(), args.end());
+        const Expr derivative = quantizers::mixed(mix, derivatives[0].stage(here), derivatives[1].stage(here));
         const Expr unlimited = strict_float(threshold != threshold); // NaN: no threshold
-        const Expr from_input = select(unlimited || quantizers::at_most(abs(v), threshold), mixed, 0.0f);
-        factor(column, phase, c, g, n) =
-            select(factor_kind == int(Surrogate::One), 1.0f, from_state(), cast<float>(cast<int32_t>(bit)), from_input);
+        const Expr within = unlimited || quantizers::at_most(abs(v), threshold);
+        using quantizers::choose;
+        // By bits: of a select, Halide would take the condition for one of the stage's, and reckon with a threshold of NaN
+        // as if there were none.
+        const Expr kept = reinterpret<uint32_t>(derivative) & select(within, UInt(32).max(), cast<uint32_t>(0));
+        const Expr of_input = choose(factor_kind == int(Surrogate::Within), select(within, 1.0f, 0.0f),
+                                     reinterpret<float>(kept));
+        factor(args) = choose(factor_kind == int(Surrogate::One), 1.0f,
+                              choose(from_state(), cast<float>(cast<int32_t>(bit)), of_input));
     }
 };
 

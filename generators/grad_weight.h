@@ -1,4 +1,5 @@
-// What the grad_weight generators share: inputs, shape facts, the weight quantizer's surrogate. Formulas in layout.h.
+// What the grad_weight generators share: inputs, shape facts, the input's values, the factor of the result. Formulas in
+// layout.h.
 #pragma once
 
 #include "Halide.h"
@@ -26,7 +27,7 @@ public:
     Input<Halide::Buffer<float, 4>> grad_output{"grad_output"};
     Input<Halide::Buffer<float, 4>> x{"x"};
     Input<Halide::Buffer<uint32_t, 5>> state{"state"};
-    Input<Halide::Buffer<float, 4>> weight{"weight"};
+    Input<Halide::Buffer<float, 4>> factor{"factor"};
     Input<int32_t> kernel_size_in{"kernel_size_in", 1, 1, 1 << 30};
     Input<int32_t> stride_in{"stride_in", 1, 1, 1 << 30};
     Input<int32_t> dilation_in{"dilation_in", 1, 1, 1 << 30};
@@ -45,18 +46,15 @@ public:
     Input<float> next_levels{"next_levels"};
     Input<float> next_divisor{"next_divisor"};
     Input<float> mix{"mix"};
-    Input<int32_t> weight_factor{"weight_factor"};
-    Input<int32_t> weight_quantizer{"weight_quantizer"};
-    Input<float> weight_beta{"weight_beta"};
-    Input<int32_t> weight_next{"weight_next"};
-    Input<float> weight_next_beta{"weight_next_beta"};
-    Input<float> weight_mix{"weight_mix"};
+    Input<int32_t> has_factor{"has_factor"};
     Output<Halide::Buffer<float, 4>> grad_weight{"grad_weight"};
 
 protected:
     Halide::Var k{"k"}; ///< tap
+    Halide::Var i{"i"}; ///< position of x
+    schedules::InputValues prepared; ///< of input_values(), if that is called
 
-    /// Whether the rows of weight and grad_weight are one dimension, of channels and their taps, and the next is 1.
+    /// Whether the rows of factor and grad_weight are one dimension, of channels and their taps, and the next is 1.
     virtual bool joins_taps() const { return false; }
 
     Expr channels() const { return group_size(this->in_channels, x.dim(1).extent()); }
@@ -72,9 +70,8 @@ protected:
     Expr inside(const Expr &at) const { return at >= pad_left && at < pad_left + width(); }
     /// The position of x nearest to padded position `at`.
     Expr position(const Expr &at) const { return position(at, width() - 1); }
-    Expr position(const Expr &at, const Expr &last) const {
-        return Halide::clamp(Halide::likely(at - pad_left), 0, last);
-    }
+    Expr position(const Expr &at, const Expr &last) const { return position_of_x(at - pad_left, last); }
+    static Expr position_of_x(const Expr &at, const Expr &last) { return Halide::clamp(Halide::likely(at), 0, last); }
 
     /// gy with its tail filled up by zeros, so that whole blocks of positions and outputs may be summed.
     Expr gradient(const Expr &at, const Expr &output) const {
@@ -85,52 +82,62 @@ protected:
                               0.0f);
     }
 
-    /// signs(i, c, g, n): 1 where x was +1, else 0.
-    Halide::Func unpack_signs() const {
-        Halide::Func signs("signs");
-        const Expr word = state(Halide::clamp(p / 32, 0, this->last_index(state.dim(0).extent(), from_state())), 0,
-                                Halide::min(c, channels() - 1), g, n);
-        // The float paths come here with an input instead of a state too: the words are then not read.
-        signs(p, c, g, n) =
-            Halide::select(from_state(), Halide::cast<uint8_t>((word >> Halide::cast<uint32_t>(p % 32)) & 1u),
-                           Halide::cast<uint8_t>(0));
-        return signs;
+    /// Bit of plane `plane` of the state at position `at`.
+    Expr state_bit(const Expr &at, const Expr &plane, const Expr &channel) const {
+        const Expr word = state(Halide::clamp(at / 32, 0, this->last_index(state.dim(0).extent(), from_state())), plane,
+                                channel, g, n);
+        return (word >> Halide::cast<uint32_t>(at % 32)) & 1u;
+    }
+    /// The level that the state has at position `at`: its planes put together, as many as there are.
+    Expr state_level(const Expr &at, const Expr &channel) const {
+        constexpr int most_bits = 8;
+        const Expr planes = state.dim(1).extent() - 1;
+        Expr level = Halide::cast<uint32_t>(0);
+        for (int plane = most_bits - 1; plane > 0; plane--) {
+            const Expr bit = state_bit(at, Halide::min(plane, planes), channel) << plane;
+            level = quantizers::choose(plane < planes, bit | level, Halide::cast<uint32_t>(0));
+        }
+        return state_bit(at, 0, channel) | level;
     }
 
-    /// The input of the float paths, quantized and padded, at padded position p; 0 past the last channel.
-    Halide::Func float_input(const Halide::Func &signs) const {
+    /// values(i, c, g, n): the input's value at position i of x; not of inputs that are_values().
+    Halide::Func input_values() {
+        const Expr at = position_of_x(i, width() - 1), v = x(position_of_x(i, last_of_x()), c, g, n);
+        const quantizers::InputQuantizer by{quantizer, levels, divisor, next, next_levels, next_divisor, mix};
+        const std::vector<Halide::Var> args{i, c, g, n};
+        const Expr from_x = by.quantize(v, args, prepared.values_kinds);
+        Halide::Func values("values");
+        values(args) =
+            quantizers::choose(from_state(), quantizers::level_value(quantizer, state_level(at, c), levels), from_x);
+        prepared.values = values;
+        prepared.values_cases = {from_state(), mix == 0.0f};
+        prepared.padded_cases = {are_values()};
+        return values;
+    }
+    /// Whether x itself has the values.
+    Expr are_values() const { return source == int(Surrogate::One); }
+
+    /// The input of the float paths, padded, at padded position p; 0 past the last channel.
+    Halide::Func padded_values(const Halide::Func &values) const {
         using Halide::select;
         const Expr channel = Halide::min(c, channels() - 1);
-        const Expr v = x(position(p, this->last_index(width(), !from_state())), channel, g, n);
-        const Expr first = quantizers::forward(quantizer, v, levels, divisor);
-        const Expr second = quantizers::forward(next, v, next_levels, next_divisor);
-        const Expr mixed = select(mix == 0.0f, first, second * mix + first * (1.0f - mix));
-        const Expr sign = select(signs(position(p), channel, g, n) != 0, 1.0f, -1.0f);
-        const Expr value = select(from_state(), sign, mixed);
+        const Expr value = quantizers::choose(are_values(), x(position(p, last_of_x()), channel, g, n),
+                                              values(position(p), channel, g, n));
         Halide::Func padded("padded");
         padded(p, c, g, n) = select(c < channels(), select(Halide::likely(inside(p)), value, pad_value), 0.0f);
         return padded;
     }
-    /// Cases of float_input worth code of their own.
-    std::vector<Expr> float_input_cases() const {
-        return {from_state(), quantizer == QCONV_IDENTITY && mix == 0.0f,
-                quantizer != QCONV_WEIGHTDOREFA && next != QCONV_WEIGHTDOREFA};
-    }
-
-    /// The derivative of the weight quantizer at weight (at, c, o, g).
-    Expr surrogate(const Halide::Var &at) const {
-        const Expr v = weight(at, c, o, g);
-        const Expr first = quantizers::gradient(weight_quantizer, v, weight_beta);
-        const Expr second = quantizers::gradient(weight_next, v, weight_next_beta);
-        const Expr mixed = Halide::select(weight_mix == 0.0f, first, second * weight_mix + first * (1.0f - weight_mix));
-        return Halide::select(weight_factor == int(Surrogate::One), 1.0f, mixed);
+    /// What the result at weight (at, c, o, g) is multiplied by.
+    Expr factor_of(const Halide::Var &at) const {
+        return Halide::select(has_no_factor(), 1.0f, factor(at, c, o, g));
     }
     /// Fills the part of a schedule's stages that every form has.
     void fill(schedules::GradWeightStages &stages) const {
         stages.grad_weight = grad_weight;
         stages.k = k, stages.c = c, stages.o = o, stages.g = g, stages.n = n, stages.p = p, stages.w = this->w;
         stages.tile_channels = tile_channels, stages.out_block = this->out_block;
-        stages.cases = {needs_no_weight()};
+        stages.cases = {has_no_factor()};
+        stages.prepared = prepared;
     }
 
     std::vector<Expr> weight_extents() const {
@@ -139,7 +146,9 @@ protected:
     }
 
     Expr from_state() const { return source == int(Surrogate::FromState); }
-    Expr needs_no_weight() const { return weight_factor == int(Surrogate::One); }
+    Expr has_no_factor() const { return has_factor == 0; }
+    /// The last position of an x that the call may lack.
+    Expr last_of_x() const { return this->last_index(width(), !from_state()); }
 
     /// Estimates for an autoscheduler, of a call whose tile is `tile` positions.
     void estimate_call(int tile) {
@@ -150,7 +159,7 @@ protected:
         this->estimate_buffer(grad_output, {out, this->group_outputs(), group_count, images});
         this->estimate_buffer(x, {in, channels_of_group, group_count, images});
         this->estimate_buffer(state, {int(state_words(in)), 2, channels_of_group, group_count, images});
-        this->estimate_buffer(weight, weights);
+        this->estimate_buffer(factor, weights);
         this->estimate_buffer(grad_weight, weights);
         kernel_size_in.set_estimate(taps);
         stride_in.set_estimate(int(this->stride_by));
@@ -160,10 +169,9 @@ protected:
         edge_left.set_estimate(1);
         edge_right.set_estimate(out - 1);
         pad_left.set_estimate(0);
-        this->estimate_switches({&source, &quantizer, &next, &weight_factor, &weight_quantizer, &weight_next}, 1);
-        this->estimate_scalars({&mix, &weight_mix}, 0.0f);
+        this->estimate_switches({&source, &quantizer, &next, &has_factor}, 1);
+        this->estimate_scalars({&mix}, 0.0f);
         this->estimate_scalars({&pad_delta, &pad_value, &levels, &divisor, &next_levels, &next_divisor}, 1.0f);
-        this->estimate_scalars({&weight_beta, &weight_next_beta}, 1.0f);
     }
     /// The widest whole tile within an estimated row.
     int estimated_tile() const { return this->blocks(this->width_out_estimate, this->width_block) * this->width_block; }
@@ -172,14 +180,13 @@ protected:
         this->describe_tensor(grad_output, 1, this->out_channels);
         this->describe_tensor(x, 1, this->in_channels);
         this->describe_tensor(state, 2, this->in_channels);
-        state.dim(1).set_extent(2);
         for (int d = 0; d < 4; d++)
-            weight.dim(d).set_min(0), grad_weight.dim(d).set_min(0);
-        if (joins_taps()) weight.dim(1).set_extent(1), grad_weight.dim(1).set_extent(1);
+            factor.dim(d).set_min(0), grad_weight.dim(d).set_min(0);
+        if (joins_taps()) factor.dim(1).set_extent(1), grad_weight.dim(1).set_extent(1);
         if (specialised()) {
             const std::vector<Expr> extents = weight_extents();
             for (int d = 0; d < 4; d++)
-                weight.dim(d).set_extent(extents[d]), grad_weight.dim(d).set_extent(extents[d]);
+                factor.dim(d).set_extent(extents[d]), grad_weight.dim(d).set_extent(extents[d]);
         }
         for (int d = 1; d < 4; d++) { // dense
             grad_weight.dim(d).set_stride(grad_weight.dim(d - 1).stride() * grad_weight.dim(d - 1).extent());

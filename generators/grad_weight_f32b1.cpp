@@ -1,6 +1,6 @@
-// grad_weight of binary inputs by table lookup. For every group of G = table_channels neighbouring output positions a
-// table holds, for each output channel, the 2^G signed sums of their gradients; each input channel and tap then adds
-// the one entry that the signs of its G inputs choose: G multiply-accumulates an addition, over a vector of output
+// grad_weight of inputs of one bit by table lookup. For every group of G = table_channels neighbouring output positions a
+// table holds, for each output channel, the 2^G sums of their gradients times bits; each input channel and tap then adds
+// the one entry that the bits of its G inputs choose: G multiply-accumulates an addition, over a vector of output
 // channels.
 #include "grad_weight.h"
 #include "lookup.h"
@@ -22,12 +22,12 @@ public:
 
         transposed(o, w, g, n) = gradient(w, o);
         Var q("q"); // group of positions
-        lookup =
-            build_table(positions, {o}, j, {q, g, n}, [&](int b) { return transposed(o, q * positions + b, g, n); });
+        lookup = build_table(
+            positions, {o}, j, {q, g, n}, [&](int b) { return transposed(o, q * positions + b, g, n); }, clear_share());
 
-        // index(p, ...): the signs at p and at the positions that the next outputs see, as a table entry.
-        signs = unpack_signs();
-        padded(p, c, g, n) = select(likely(inside(p)), signs(position(p), c, g, n), cast<uint8_t>(0));
+        // index(p, ...): the bits at p and at the positions that the next outputs see, as a table entry.
+        bits(p, c, g, n) = quantizers::choose(from_state(), cast<uint8_t>(state_bit(p, 0, c)), bit_of_input());
+        padded(p, c, g, n) = select(likely(inside(p)), bits(position(p), c, g, n), cast<uint8_t>(0));
         Expr entry = padded(p, c, g, n);
         for (int b = 1; b < positions; b++)
             entry = entry | (padded(p + b * stride(), c, g, n) << cast<uint8_t>(b));
@@ -42,14 +42,14 @@ public:
         sum_outside();
         acc(o, k, c, g) = pad_delta * outside(o, k, g);
         acc(o, k, c, g) += lookup.table(o, unsafe_promise_clamped(chosen, 0, (1 << positions) - 1), group, g, r[3]);
-        grad_weight(at, c, o, g) = surrogate(at) * turned_sum();
+        grad_weight(at, c, o, g) = factor_of(at) * turned_sum();
     }
 
     void schedule() {
         if (using_autoscheduler()) return estimate_call(estimated_tile());
         schedules::GradWeightLookupStages stages;
         fill(stages);
-        stages.transposed = transposed, stages.signs = signs, stages.padded = padded, stages.index = index;
+        stages.transposed = transposed, stages.bits = bits, stages.bits_cases = {from_state(), quantizer == QCONV_SIGN}, stages.padded = padded, stages.index = index;
         stages.table = lookup.table, stages.halves = lookup.halves, stages.entry = j;
         stages.table_entries = 1 << table_channels;
         stages.acc = acc, stages.tables = table_number, stages.chunk = chunk, stages.tile = tile,
@@ -64,6 +64,15 @@ public:
 
 private:
     bool joins_taps() const override { return true; }
+    /// A set bit stands for +1, a clear one for -1 times this: for 0 where it is a level.
+    Expr clear_share() const { return select(quantizer == QCONV_INPUTDOREFA, 0.0f, 1.0f); }
+    /// The bit at position p of an x that is taken by sign or, of one bit, weightdorefa.
+    Expr bit_of_input() const {
+        const Expr v = x(position_of_x(p, last_of_x()), c, g, n);
+        return quantizers::choose(
+            quantizer == QCONV_SIGN, cast<uint8_t>(!strict_float(v < 0.0f)),
+            cast<uint8_t>(strict_float(quantizers::weightdorefa_level(v, levels, divisor) > 0.0f)));
+    }
     /// The largest square of vectors that the turning takes and that output channels fall into.
     int side() const { return std::min(out_block.value() & -out_block.value(), 16); }
 
@@ -93,7 +102,7 @@ private:
         places(r.y * kernel_size() + r.x) = Tuple(r.x, r.y);
     }
 
-    Func transposed{"transposed"}, signs, padded{"padded"}, index{"index"}, acc{"acc"}, outside{"outside"},
+    Func transposed{"transposed"}, bits{"bits"}, padded{"padded"}, index{"index"}, acc{"acc"}, outside{"outside"},
         places{"places"};
     LookupTable lookup;
     Turn turn;

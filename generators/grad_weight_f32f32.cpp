@@ -14,8 +14,8 @@ public:
     void generate() {
         describe_buffers();
         transposed(o, w, g, n) = gradient(w, o);
-        signs = unpack_signs();
-        padded = float_input(signs);
+        values = input_values();
+        padded = padded_values(values);
 
         // part sums one tile of positions in registers, acc the tiles.
         Var t("t");
@@ -27,15 +27,14 @@ public:
         acc(o, k, c, g) = 0.0f;
         acc(o, k, c, g) += part(o, k, c, g, all.x, all.y);
         positions = r.x, tile = all.x, sample = all.y;
-        grad_weight(k, c, o, g) = surrogate(k) * acc(o, k, c, g);
+        grad_weight(k, c, o, g) = factor_of(k) * acc(o, k, c, g);
     }
 
     void schedule() {
         if (using_autoscheduler()) return estimate_call(estimated_tile());
         schedules::GradWeightSumStages stages;
         fill(stages);
-        stages.transposed = transposed, stages.signs = signs, stages.padded = padded;
-        stages.padded_cases = float_input_cases();
+        stages.transposed = transposed, stages.padded = padded;
         stages.part = part, stages.positions = positions;
         stages.channel_block = channel_block, stages.tap_block = tap_block;
         stages.acc = acc, stages.tile = tile, stages.sample = sample;
@@ -43,7 +42,7 @@ public:
     }
 
 private:
-    Func transposed{"transposed"}, signs, padded, part{"part"}, acc{"acc"};
+    Func transposed{"transposed"}, values, padded, part{"part"}, acc{"acc"};
     RVar positions, tile, sample;
 };
 

@@ -15,8 +15,8 @@ public:
     void generate() {
         describe_buffers();
         rows(w, o, g, n) = gradient(w, o);
-        signs = unpack_signs();
-        padded = float_input(signs);
+        values = input_values();
+        padded = padded_values(values);
 
         // Of each sample's row, whole blocks of width_block positions; in a block, each of `warp` lanes sums every so
         // many, and total adds up the lanes.
@@ -42,9 +42,9 @@ public:
         total(o, k, c, g, piece) += part(all_lanes, o, k, c, g, piece);
         acc(o, k, c, g) = 0.0f;
         acc(o, k, c, g) += total(o, k, c, g, pieces);
-        grad_weight(k, c, o, g) = surrogate(k) * acc(o, k, c, g);
+        grad_weight(k, c, o, g) = factor_of(k) * acc(o, k, c, g);
 
-        stages.rows = rows, stages.signs = signs, stages.padded = padded, stages.taken = taken;
+        stages.rows = rows, stages.padded = padded, stages.taken = taken;
         stages.part = part, stages.lane = lane, stages.piece = piece, stages.positions = r.x, stages.blocks = r.y;
         stages.total = total, stages.lanes = all_lanes, stages.warp = lanes;
         stages.acc = acc, stages.pieces = pieces;
@@ -59,7 +59,7 @@ public:
 
 private:
     schedules::GradWeightPieceStages stages;
-    Func rows{"rows"}, signs, padded, taken{"taken"}, given{"given"}, part{"part"}, total{"total"}, acc{"acc"};
+    Func rows{"rows"}, values, padded, taken{"taken"}, given{"given"}, part{"part"}, total{"total"}, acc{"acc"};
 };
 
 } // namespace

@@ -15,8 +15,8 @@ public:
         const int lanes = width_block;
         Var l("l"), t("t");
         rows(w, o, g, n) = gradient(w, o);
-        signs = unpack_signs();
-        padded = float_input(signs);
+        values = input_values();
+        padded = padded_values(values);
         input = !splits_phases() ? padded : by_phase(padded, {c, g, n}, "padded_by_phase");
 
         // part sums vectors of one tile of positions in registers; acc adds up their lanes, and the tiles.
@@ -29,24 +29,23 @@ public:
         acc(k, c, o, g) = 0.0f;
         acc(k, c, o, g) += part(all.x, k, c, o, g, all.y, all.z);
         vectors = r.x, lane = all.x, tile = all.y, sample = all.z;
-        grad_weight(k, c, o, g) = surrogate(k) * acc(k, c, o, g);
+        grad_weight(k, c, o, g) = factor_of(k) * acc(k, c, o, g);
     }
 
     void schedule() {
         if (using_autoscheduler()) return estimate_call(estimated_tile());
         schedules::GradWeightRowStages stages;
         fill(stages);
-        stages.rows = rows, stages.signs = signs, stages.padded = padded;
+        stages.rows = rows, stages.padded = padded;
         stages.phased = !splits_phases() ? Func() : input;
         stages.tap_tables = tap_tables;
-        stages.padded_cases = float_input_cases();
         stages.part = part, stages.vectors = vectors, stages.tap_block = tap_block, stages.width_block = width_block;
         stages.acc = acc, stages.lane = lane, stages.tile = tile, stages.sample = sample;
         schedules::apply(stages, context());
     }
 
 private:
-    Func rows{"rows"}, signs, padded, input, part{"part"}, acc{"acc"};
+    Func rows{"rows"}, values, padded, input, part{"part"}, acc{"acc"};
     RVar vectors, lane, tile, sample;
 };
 

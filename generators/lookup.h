@@ -1,4 +1,4 @@
-// Tables of signed sums, for real values times signs: one addition serves as many multiply-accumulates as the table has
+// Tables of sums, for real values times bits: one addition serves as many multiply-accumulates as the table has
 // values.
 #pragma once
 
@@ -16,10 +16,11 @@ struct LookupTable {
     std::vector<Halide::Func> halves;
 };
 
-/// table(before..., entry, after...): bit b of entry set adds value(b), clear subtracts it, 0 <= b < `bits`. value(b)
-/// may mention `before` and `after`. The halves are summed first, so that an entry costs one addition.
+/// table(before..., entry, after...): bit b of entry set adds value(b), clear subtracts it (or `share` times it), 0 <= b <
+/// `bits`. value(b) may mention `before` and `after`. The halves are summed first, so that an entry costs one addition.
 inline LookupTable build_table(int bits, const std::vector<Halide::Var> &before, const Halide::Var &entry,
-                               const std::vector<Halide::Var> &after, const std::function<Halide::Expr(int)> &value) {
+                               const std::vector<Halide::Var> &after, const std::function<Halide::Expr(int)> &value,
+                               const Halide::Expr &share = Halide::Expr()) {
     using namespace Halide;
     LookupTable result{Func("table"), {}};
     const auto arguments = [&]<class T>(const T &middle) {
@@ -32,7 +33,8 @@ inline LookupTable build_table(int bits, const std::vector<Halide::Var> &before,
         Func sums(name);
         Expr sum;
         for (int b = 0; b < count; b++) {
-            const Expr term = select(((entry >> b) & 1) != 0, value(from + b), -value(from + b));
+            const Expr set = value(from + b), clear = share.defined() ? set * share : set;
+            const Expr term = select(((entry >> b) & 1) != 0, set, -clear);
             sum = sum.defined() ? sum + term : term;
         }
         sums(arguments(entry)) = sum;

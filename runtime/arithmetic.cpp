@@ -178,7 +178,7 @@ const char *mismatch(const qconv_kernel &kernel, const qconv_layer_config &confi
             return lookup && !weight_representation(config).binary() ? "it needs binary weights" : nullptr;
         case QCONV_OP_GRAD_WEIGHT:
             if (!goes(config, QCONV_GRAD_WEIGHT)) return "the layer has no grad_weight direction";
-            return lookup && !sign_input(config) ? "it needs inputs that save a state" : nullptr;
+            return lookup && input_representation(config).bits != 1 ? "it needs inputs of one bit" : nullptr;
         case QCONV_OP_SAVE_STATE:
             if (!goes(config, QCONV_FORWARD)) return "the layer has no forward direction";
             return saved(config) == QCONV_SAVES_STATE ? nullptr : "the layer saves no state";

@@ -1,6 +1,7 @@
 #include "backward.h"
 
 #include <limits>
+#include <span>
 
 #include "config.h"
 #include "marshal.h"
@@ -26,8 +27,8 @@ Buffer x_buffer(CallContext &context, const qconv_layer_config &config, const fl
 
 Buffer state_buffer(CallContext &context, const qconv_layer_config &config, const std::uint32_t *state,
                     const BackwardInput &input) {
-    const std::initializer_list<std::int64_t> extents = {state_words(input.width), 2, channels_in_group(config),
-                                                         config.groups, input.batch};
+    const std::initializer_list<std::int64_t> extents = {state_words(input.width), state_planes(state_bits(config)),
+                                                         channels_in_group(config), config.groups, input.batch};
     if (state == nullptr) return {context, stand_in(context, input), word_type, extents, {1, 0, 0, 0, 0}};
     return {context, state, word_type, extents};
 }
@@ -54,6 +55,12 @@ float threshold(const qconv_layer_config &config) {
 
 } // namespace
 
+Divisors input_divisors(const MixedQuantizer &quantizer, const float *x, std::int64_t elements) {
+    const std::span<const float> values(x, x == nullptr ? 0 : static_cast<std::size_t>(elements));
+    const float first = quantizer_divisor(quantizer.first, values);
+    return {first, quantizer.mix == 0 ? first : quantizer_divisor(quantizer.next, values)};
+}
+
 void call_grad_input(const qconv_kernel &kernel, const qconv_layer_config &config, const PackedGradInput &packed,
                      const MixedQuantizer &quantizer, const GradInputPlan &plan, const BackwardInput &input,
                      float *grad_input, CallContext &context) {
@@ -71,7 +78,8 @@ void call_grad_input(const qconv_kernel &kernel, const qconv_layer_config &confi
                                           {kernel.out_block, taps, outputs, packed.blocks, config.groups});
     Buffer shift(context, packed.taps.shift.data(), int_type, {taps});
     Buffer phase_start(context, packed.taps.phase_start.data(), int_type, {config.stride + 1});
-    Buffer x = x_buffer(context, config, factor == Surrogate::FromInput ? input.x : nullptr, input);
+    const bool reads_x = factor == Surrogate::FromInput || factor == Surrogate::Within;
+    Buffer x = x_buffer(context, config, reads_x ? input.x : nullptr, input);
     Buffer state = state_buffer(context, config, factor == Surrogate::FromState ? input.state : nullptr, input);
     const std::int64_t width = input.width;
     const std::int64_t stride = config.stride;
@@ -98,29 +106,29 @@ void call_grad_input(const qconv_kernel &kernel, const qconv_layer_config &confi
 }
 
 void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &config, const GradWeightPlan &plan,
-                      const BackwardInput &input, const GradWeightExtra &extra, float *grad_weight,
+                      const BackwardInput &input, const Divisors &divisors, const float *factors, float *grad_weight,
                       CallContext &context) {
-    const std::int64_t taps = config.kernel_size;
-    const bool from_state = sign_input(config);
+    const Surrogate source = input_source(config);
+    const MixedQuantizer quantizer = input_quantizer(config);
     const bool lookup = kernel.path == QCONV_PATH_F32B1;
-    // A lookup kernel pads with -1 and mends what that differs by.
-    const float pad_delta = lookup ? config.pad_value + 1.0F : 0.0F;
+    // A lookup kernel pads with level 0 and mends what that differs by.
+    const float pad_delta = lookup ? config.pad_value - level_value(input_representation(config), 0) : 0.0F;
     const Edges edges = edge_columns(config, input.width, plan.width_out, pad_delta);
     Buffer grad_output = grad_output_buffer(context, config, input);
-    Buffer x = x_buffer(context, config, from_state ? nullptr : input.x, input);
-    Buffer state = state_buffer(context, config, from_state ? input.state : nullptr, input);
-    // Where no weight is needed, an autoscheduler's kernel may load it all the same, a few elements more than it has
+    Buffer x = x_buffer(context, config, source != Surrogate::FromState ? input.x : nullptr, input);
+    Buffer state = state_buffer(context, config, source == Surrogate::FromState ? input.state : nullptr, input);
+    // Where there are no factors, an autoscheduler's kernel may load them all the same, a few elements more than it has
     // need of: the result is there for it.
-    const bool lacks_weight = extra.weight == nullptr && context.device() == nullptr;
-    Buffer weight = weight_buffer(context, config, lacks_weight ? grad_weight : extra.weight, lookup);
+    const bool lacks_factors = factors == nullptr && context.device() == nullptr;
+    Buffer factor = weight_buffer(context, config, lacks_factors ? grad_weight : factors, lookup);
     Buffer result = weight_buffer(context, config, grad_weight, lookup);
 
     Arguments<GradWeightArg> arguments(context);
     arguments.set(GradWeightArg::GradOutput, grad_output);
     arguments.set(GradWeightArg::X, x);
     arguments.set(GradWeightArg::State, state);
-    arguments.set(GradWeightArg::Weight, weight);
-    arguments.set(GradWeightArg::KernelSize, taps);
+    arguments.set(GradWeightArg::Factor, factor);
+    arguments.set(GradWeightArg::KernelSize, config.kernel_size);
     arguments.set(GradWeightArg::Stride, config.stride);
     arguments.set(GradWeightArg::Dilation, config.dilation);
     arguments.set(GradWeightArg::PadLeft, config.pad_left);
@@ -130,11 +138,9 @@ void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &conf
     arguments.set(GradWeightArg::EdgeRight, edges.right);
     arguments.set(GradWeightArg::PadDelta, pad_delta);
     arguments.set(GradWeightArg::PadValue, config.pad_value);
-    arguments.set(GradWeightArg::Source,
-                  static_cast<std::int64_t>(from_state ? Surrogate::FromState : Surrogate::FromInput));
-    arguments.set_quantizer(GradWeightArg::Quantizer, input_quantizer(config), extra.divisor, extra.next_divisor);
-    arguments.set(GradWeightArg::WeightFactor, static_cast<std::int64_t>(weight_surrogate(config)));
-    arguments.set_derivative(GradWeightArg::WeightQuantizer, weight_quantizer(config));
+    arguments.set(GradWeightArg::Source, static_cast<std::int64_t>(source));
+    arguments.set_quantizer(GradWeightArg::Quantizer, quantizer, divisors.first, divisors.next);
+    arguments.set(GradWeightArg::HasFactor, std::int64_t{has_weight_factor(config)});
     arguments.set(GradWeightArg::GradWeight, result);
     arguments.call(kernel);
 }
@@ -145,10 +151,11 @@ void call_save_state(const qconv_kernel &kernel, const qconv_layer_config &confi
     // Channels of all groups and samples are rows of their own.
     const std::int64_t rows = config.in_channels * batch;
     Buffer input(context, x, float_type, {width, rows});
-    Buffer result(context, state, word_type, {state_words(width), 2, rows});
+    Buffer result(context, state, word_type, {state_words(width), state_planes(state_bits(config)), rows});
     Arguments<SaveStateArg> arguments(context);
     arguments.set(SaveStateArg::X, input);
-    arguments.set(SaveStateArg::Quantizer, static_cast<std::int64_t>(quantizer.first.kind));
+    arguments.set(SaveStateArg::Quantizer, std::int64_t{forward_kind(quantizer.first)});
+    arguments.set(SaveStateArg::Levels, top_level(quantizer.first));
     arguments.set(SaveStateArg::Threshold, threshold(config));
     arguments.set(SaveStateArg::State, result);
     arguments.call(kernel);

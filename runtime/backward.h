@@ -27,16 +27,18 @@ void call_grad_input(const qconv_kernel &kernel, const qconv_layer_config &confi
                      const MixedQuantizer &quantizer, const GradInputPlan &plan, const BackwardInput &input,
                      float *grad_input, CallContext &context);
 
-/// What grad_weight needs besides the batch: the divisors of the input's quantizer (see quantizer_divisor), and the
-/// float weights, NULL unless the weight's surrogate reads them.
-struct GradWeightExtra {
-    float divisor;
-    float next_divisor;
-    const float *weight;
+/// The divisors of an input's quantizer (see quantizer_divisor), of a whole tensor.
+struct Divisors {
+    float first;
+    float next;
 };
 
+/// Of the layer's input x, `elements` of them; x may be NULL where no quantizer looks at it.
+Divisors input_divisors(const MixedQuantizer &quantizer, const float *x, std::int64_t elements);
+
+/// factors: the derivative of the weight's quantizer at each weight; NULL unless the layer has_weight_factor().
 void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &config, const GradWeightPlan &plan,
-                      const BackwardInput &input, const GradWeightExtra &extra, float *grad_weight,
+                      const BackwardInput &input, const Divisors &divisors, const float *factors, float *grad_weight,
                       CallContext &context);
 
 void call_save_state(const qconv_kernel &kernel, const qconv_layer_config &config, const MixedQuantizer &quantizer,

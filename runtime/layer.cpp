@@ -1,7 +1,6 @@
 #include "layer.h"
 
 #include <algorithm>
-#include <cstring>
 #include <new>
 #include <string>
 #include <utility>
@@ -97,16 +96,16 @@ void qconv_layer::set_weights(const float *weight, const float *bias) {
     const auto count = static_cast<std::size_t>(config_.out_channels * qconv::window_elements(config_));
     const std::span<const float> weights(weight, count);
     const std::span<const float> biases(bias, bias == nullptr ? 0 : static_cast<std::size_t>(config_.out_channels));
-    const qconv::TensorQuantizer quantizer(qconv::weight_quantizer(config_), weights);
+    const qconv::TensorQuantizer quantizer(qconv::weight_quantizer(config_), weights, level_scratch_);
     if (const qconv_kernel *kernel = kernels_[QCONV_OP_FORWARD]) {
         qconv::pack_forward(forward_weight_, *kernel, config_, quantizer, weights, biases, pack_scratch_);
     }
     if (const qconv_kernel *kernel = kernels_[QCONV_OP_GRAD_INPUT]) {
         qconv::pack_grad_input(grad_input_weight_, *kernel, config_, quantizer, weights, pack_scratch_);
     }
-    if (kernels_[QCONV_OP_GRAD_WEIGHT] != nullptr && qconv::weight_surrogate(config_) != qconv::Surrogate::One) {
-        if (float_weight_.data() == nullptr) float_weight_ = qconv::Memory(weights.size_bytes());
-        std::memcpy(float_weight_.data(), weight, weights.size_bytes());
+    if (kernels_[QCONV_OP_GRAD_WEIGHT] != nullptr && qconv::has_weight_factor(config_)) {
+        if (weight_factors_.data() == nullptr) weight_factors_ = qconv::Memory(weights.size_bytes());
+        qconv::take_derivatives(qconv::weight_quantizer(config_), weights, weight_factors_.as<float>());
     }
     if (device_ != nullptr) upload();
 }
@@ -134,7 +133,8 @@ void qconv_layer::require_direction(qconv_direction direction, const char *why) 
 std::int64_t qconv_layer::largest_batch(std::int64_t width) const {
     const std::int64_t width_out = this->width_out(width);
     // A short row still takes whole words of the state.
-    const std::int64_t inputs = saved() == QCONV_SAVES_STATE ? std::max(width, 2 * qconv::state_words(width)) : width;
+    const std::int64_t planes = saved() == QCONV_SAVES_STATE ? qconv::state_planes(qconv::state_bits(config_)) : 0;
+    const std::int64_t inputs = std::max(width, planes * qconv::state_words(width));
     if (inputs > qconv::max_elements / config_.in_channels || width_out > qconv::max_elements / config_.out_channels) {
         qconv::throw_invalid(
             "width", std::to_string(width),
@@ -169,18 +169,15 @@ void qconv_layer::run_forward(const qconv::Plan &plan, const float *x, std::int6
                               void *workspace) const {
     const std::int64_t outputs = config_.out_channels * plan.width_out;
     const std::int64_t inputs = config_.in_channels * width;
-    const std::int64_t largest = largest_batch(width);
-    const std::span<const float> values(x, static_cast<std::size_t>(batch * inputs));
-    const float divisor = qconv::quantizer_divisor(input_.first, values);
-    const float next_divisor = input_.mix == 0 ? divisor : qconv::quantizer_divisor(input_.next, values);
-    for (std::int64_t done = 0; done < batch; done += largest) {
-        qconv::CallContext context(workspace, plan.slab, plan.workers);
+    const qconv::Divisors divisors = qconv::input_divisors(input_, x, batch * inputs);
+    for (std::int64_t done = 0; done < batch; done += plan.samples) {
+        qconv::CallContext context(workspace, plan.slab, plan.workers, plan.extra);
         const qconv::ForwardInput input{.x = x + done * inputs,
                                         .y = y + done * outputs,
-                                        .batch = std::min(largest, batch - done),
+                                        .batch = std::min(plan.samples, batch - done),
                                         .width = width,
-                                        .divisor = divisor,
-                                        .next_divisor = next_divisor};
+                                        .divisor = divisors.first,
+                                        .next_divisor = divisors.next};
         qconv::call_forward(op_kernel(QCONV_OP_FORWARD), config_, forward_weight_, input_, plan, input, context);
     }
 }

@@ -76,7 +76,7 @@ public:
     /// NULL unless the layer was created for this direction.
     const qconv_kernel *kernel(qconv_direction direction) const;
     std::size_t packed_bytes() const {
-        return forward_weight_.bytes() + grad_input_weight_.bytes() + float_weight_.bytes();
+        return forward_weight_.bytes() + grad_input_weight_.bytes() + weight_factors_.bytes();
     }
 
 private:
@@ -114,8 +114,8 @@ private:
     qconv::MixedQuantizer input_;
     qconv::PackedForward forward_weight_;
     qconv::PackedGradInput grad_input_weight_;
-    qconv::Memory float_weight_; // as given; only where grad_weight takes a derivative of it
-    qconv::PackScratch pack_scratch_;
+    qconv::Memory weight_factors_; // derivatives of the weight's quantizer; only where grad_weight needs them
+    qconv::PackScratch level_scratch_, pack_scratch_;
     qconv::WorkspacePool::User pool_user_;
 };
 

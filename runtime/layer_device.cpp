@@ -92,7 +92,7 @@ void qconv_layer::upload() {
     put(qconv::unread.data(), qconv::unread.size());
     for (const qconv::Memory *memory :
          {&forward_weight_.weight, &forward_weight_.offset, &forward_weight_.edge, &grad_input_weight_.weight,
-          &grad_input_weight_.taps.shift, &grad_input_weight_.taps.phase_start, &float_weight_}) {
+          &grad_input_weight_.taps.shift, &grad_input_weight_.taps.phase_start, &weight_factors_}) {
         put(memory->data(), memory->bytes());
     }
 }
@@ -103,8 +103,11 @@ qconv::DeviceCall qconv_layer::device_call(void *stream) const {
 
 // Blocks of threads cut a call up; of the plan only the sizes matter.
 qconv::Plan qconv_layer::device_plan(std::int64_t width) const {
-    return {
-        .width_out = width_out(width), .tile_width = op_kernel(QCONV_OP_FORWARD).width_block, .workers = 1, .slab = 0};
+    qconv::Plan plan{};
+    plan.width_out = width_out(width);
+    plan.tile_width = op_kernel(QCONV_OP_FORWARD).width_block;
+    plan.workers = 1;
+    return plan;
 }
 
 void qconv_layer::forward_on(const void *x, std::int64_t batch, std::int64_t width, void *y, void *stream) const {
@@ -117,12 +120,13 @@ void qconv_layer::forward_on(const void *x, std::int64_t batch, std::int64_t wid
     device_->require_pointer(y, "y");
     const qconv::DeviceCall call = device_call(stream);
     qconv::OnDevice on_device(call);
+    const qconv::Divisors divisors = qconv::input_divisors(input_, nullptr, 0);
     const qconv::ForwardInput input{.x = static_cast<const float *>(x),
                                     .y = static_cast<float *>(y),
                                     .batch = batch,
                                     .width = width,
-                                    .divisor = qconv::quantizer_divisor(input_.first, {}),
-                                    .next_divisor = qconv::quantizer_divisor(input_.next, {})};
+                                    .divisor = divisors.first,
+                                    .next_divisor = divisors.next};
     qconv::call_forward(op_kernel(QCONV_OP_FORWARD), config_, forward_weight_, input_, device_plan(width), input,
                         on_device.context());
 }
@@ -189,10 +193,8 @@ void qconv_layer::backward_on(const void *x, qconv::StateView state, const void 
         qconv::OnDevice on_device(call);
         const qconv_kernel &kernel = op_kernel(QCONV_OP_GRAD_WEIGHT);
         const qconv::GradWeightPlan plan = qconv::grad_weight_plan(kernel, config_, width_out(width), batch);
-        const qconv::GradWeightExtra extra{.divisor = qconv::quantizer_divisor(input_.first, {}),
-                                           .next_divisor = qconv::quantizer_divisor(input_.next, {}),
-                                           .weight = float_weight_.as<float>()};
-        qconv::call_grad_weight(kernel, config_, plan, input, extra, gradients.weight, on_device.context());
+        qconv::call_grad_weight(kernel, config_, plan, input, qconv::input_divisors(input_, nullptr, 0),
+                                weight_factors_.as<float>(), gradients.weight, on_device.context());
     }
     if (gradients.bias != nullptr) {
         qconv::OnDevice on_device(call);

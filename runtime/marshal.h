@@ -9,6 +9,7 @@
 
 #include "qconv/qconv.h"
 #include "quantize.h"
+#include "surrogate.h"
 #include "workspace.h"
 
 namespace qconv {
@@ -114,9 +115,9 @@ void Arguments<Argument>::set_quantizer(Argument first, const MixedQuantizer &qu
 template <typename Argument>
 void Arguments<Argument>::set_derivative(Argument first, const MixedQuantizer &quantizer) {
     const auto at = [first](int i) { return static_cast<Argument>(static_cast<int>(first) + i); };
-    set(at(0), static_cast<std::int64_t>(quantizer.first.kind));
+    set(at(0), static_cast<std::int64_t>(derivative_kind(quantizer.first)));
     set(at(1), quantizer.first.beta);
-    set(at(2), static_cast<std::int64_t>(quantizer.next.kind));
+    set(at(2), static_cast<std::int64_t>(derivative_kind(quantizer.next)));
     set(at(3), quantizer.next.beta);
     set(at(4), quantizer.mix);
 }

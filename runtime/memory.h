@@ -53,4 +53,19 @@ private:
     std::size_t bytes_ = 0;
 };
 
+/// Memory for what is in the making, kept so that packing again allocates nothing.
+class PackScratch {
+public:
+    /// `count` elements of T; what it gave before is invalid then.
+    template <typename T>
+    T *take(std::int64_t count) {
+        const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
+        if (memory_.bytes() < bytes) memory_ = Memory(bytes);
+        return memory_.as<T>();
+    }
+
+private:
+    Memory memory_;
+};
+
 } // namespace qconv

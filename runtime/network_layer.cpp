@@ -51,7 +51,8 @@ NetworkStage::NetworkStage(const qconv_network_layer &layer, bool from_bits, con
         bits_to_float_ = &select_kernel(config_, QCONV_OP_BITS_TO_FLOAT, features);
         const auto elements = static_cast<std::size_t>(config_.out_channels * window_elements(config_));
         const std::span<const float> weights(layer.weight, elements);
-        const TensorQuantizer quantizer(weight_quantizer(config_), weights);
+        PackScratch levels;
+        const TensorQuantizer quantizer(weight_quantizer(config_), weights, levels);
         pack_forward(packed_, *bits_to_float_, config_, quantizer, weights, {}, pack_scratch_);
     } else {
         layer_ = create_layer(config_, layer.weight, layer.bias);

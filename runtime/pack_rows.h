@@ -28,21 +28,6 @@ struct WeightRows {
     }
 };
 
-/// Memory for rows in the making, kept so that packing again allocates nothing.
-class PackScratch {
-public:
-    /// `count` elements of T; what it gave before is invalid then.
-    template <typename T>
-    T *take(std::int64_t count) {
-        const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
-        if (memory_.bytes() < bytes) memory_ = Memory(bytes);
-        return memory_.as<T>();
-    }
-
-private:
-    Memory memory_;
-};
-
 /// Memory of `elements`, zeroed when it is new: packing writes the same places each time. Throws when a kernel could
 /// not index it.
 void provide(Memory &memory, std::int64_t elements, std::size_t element_bytes);

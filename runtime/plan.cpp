@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "config.h"
+#include "marshal.h"
+#include "memory.h"
 #include "qconv/layout.h"
 #include "workspace.h"
 
@@ -16,6 +18,7 @@ constexpr std::int64_t widest_tile = 1024;
 constexpr std::int64_t widest_tile_of_row = 4096;
 constexpr std::int64_t scratch_in_cache = 512 * std::int64_t{1024};
 constexpr std::int64_t fewest_blocks = 4;
+constexpr std::int64_t most_prepared = std::int64_t{4} << 20; // bytes of prepared input made in one call
 
 // Waking a thread costs some microseconds: a worker must have this much to do.
 constexpr double nanoseconds_per_worker = 10'000;
@@ -53,7 +56,24 @@ std::int64_t widest_in_cache(const qconv_kernel &kernel, const qconv_layer_confi
     return std::min(std::max(blocks, fewest), most);
 }
 
+// Whether a forward kernel quantizes this layer's input in a pass before it pads: all but what costs little.
+bool prepares_input(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    if (kernel.word_bits > 0) return false;
+    const MixedQuantizer input = input_quantizer(config);
+    const auto kind = forward_kind(input.first);
+    return input.mix != 0 || (kind != QCONV_IDENTITY && kind != QCONV_SIGN && kind != QCONV_INPUTDOREFA);
+}
+
 } // namespace
+
+std::int64_t prepared_bytes(const qconv_layer_config &config, std::int64_t width) {
+    constexpr std::int64_t whole_vectors = 64; // positions beyond a row
+    return config.in_channels * (width + whole_vectors) * std::int64_t{sizeof(float)};
+}
+
+std::int64_t samples_in_cache(std::int64_t prepared_bytes, std::int64_t samples) {
+    return prepared_bytes == 0 ? samples : std::clamp<std::int64_t>(most_prepared / prepared_bytes, 1, samples);
+}
 
 std::int64_t worthwhile_workers(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t batch,
                                 std::int64_t width, int threads, std::int64_t channels_of_task) {
@@ -78,6 +98,9 @@ std::int64_t choose_tiles(std::int64_t fewest, std::int64_t blocks, std::int64_t
 Plan make_plan(const qconv_kernel &kernel, const qconv_layer_config &config, std::int64_t batch, std::int64_t width,
                int threads) {
     Plan plan{};
+    const std::int64_t prepared = prepares_input(kernel, config) ? prepared_bytes(config, width) : 0;
+    batch = plan.samples = samples_in_cache(prepared, batch);
+    plan.extra = align_up(static_cast<std::size_t>(prepared * batch));
     plan.width_out = width_out(config, width);
     const std::int64_t block = kernel.width_block;
     const std::int64_t blocks = ceil_div(plan.width_out, block);

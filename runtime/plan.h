@@ -11,11 +11,19 @@ namespace qconv {
 struct Plan {
     std::int64_t width_out;
     std::int64_t tile_width; // outputs of one task; a multiple of the kernel's width_block
+    std::int64_t samples;    // of one call
     int workers;
-    std::size_t slab; // bytes of workspace of one worker
+    std::size_t slab;  // bytes of workspace of one worker
+    std::size_t extra; // bytes that the calling thread's slab has more
 
-    std::size_t workspace() const { return static_cast<std::size_t>(workers) * slab; }
+    std::size_t workspace() const { return static_cast<std::size_t>(workers) * slab + extra; }
 };
+
+/// Bytes of a sample's input where its values are prepared, quantized, before they are padded.
+std::int64_t prepared_bytes(const qconv_layer_config &config, std::int64_t width);
+
+/// Samples that one call takes, at most `samples`, so that what is prepared of each stays in cache.
+std::int64_t samples_in_cache(std::int64_t prepared_bytes, std::int64_t samples);
 
 /// Threads, at most `threads`, that a call in one direction keeps busy for longer than it takes to wake them. A task
 /// writes parts of the rows of so many channels; 0 if whole rows.

@@ -8,6 +8,7 @@
 #include "memory.h"
 #include "plan.h"
 #include "qconv/layout.h"
+#include "surrogate.h"
 #include "workspace.h"
 
 namespace qconv {
@@ -23,7 +24,6 @@ constexpr std::int64_t fewest_blocks = 4;
 constexpr std::int64_t tile_in_cache = 256 * std::int64_t{1024}; // bytes of one tile's inputs: well within L2
 constexpr std::int64_t sums_in_cache =
     128 * std::int64_t{1024}; // bytes of one task's grad_weight sums: more of them share a table
-constexpr std::int64_t most_indexes = std::int64_t{4} << 20; // bytes of table indexes made in one call
 
 std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
     return ceil_div(value, multiple) * multiple;
@@ -68,6 +68,13 @@ std::int64_t index_row(const qconv_kernel &kernel, const qconv_layer_config &con
     return seen_positions(kernel, config, round_up(plan.width_out, plan.tile_width));
 }
 
+// Bytes of one sample's prepared input: of table indexes, or of the values that x does not have itself.
+std::int64_t prepared_input(const qconv_kernel &kernel, const qconv_layer_config &config, const GradWeightPlan &plan,
+                            std::int64_t width) {
+    if (kernel.tables > 0) return config.in_channels * index_row(kernel, config, plan);
+    return input_source(config) == Surrogate::One ? 0 : prepared_bytes(config, width);
+}
+
 std::size_t grad_weight_scratch(const qconv_kernel &kernel, const qconv_layer_config &config,
                                 const GradWeightPlan &plan) {
     const std::int64_t taps = config.kernel_size;
@@ -77,7 +84,7 @@ std::size_t grad_weight_scratch(const qconv_kernel &kernel, const qconv_layer_co
         // Sums, and those outside. A task ends where a square of the result does: within a channel, or some ahead.
         floats += kernel.out_block * (taps * (plan.tile_channels + 3) + largest_square);
         floats += 2 * (std::int64_t{kernel.tables} << kernel.table_channels) * kernel.out_block;
-        // The signs of a row, as they are; and padded, where each row has a place of its own.
+        // The bits of a row, as they are; and padded, where each row has a place of its own.
         bytes += (1 + channels_in_group(config)) * index_row(kernel, config, plan);
     } else {
         const std::int64_t channels = round_up(plan.tile_channels, channel_block(kernel));
@@ -85,7 +92,7 @@ std::size_t grad_weight_scratch(const qconv_kernel &kernel, const qconv_layer_co
         const std::int64_t copies = kernel.unit_stride != 0 ? 1 : 2; // by phase
         floats += kernel.out_block * channels * round_up(taps, std::max<std::int64_t>(kernel.tap_block, 1)) +
                   copies * channels * positions;
-        bytes += channels * positions + 2 * taps * std::int64_t{sizeof(std::int32_t)}; // signs; where taps fall
+        bytes += 2 * taps * std::int64_t{sizeof(std::int32_t)}; // where taps fall
     }
     return static_cast<std::size_t>(floats * float_bytes + bytes);
 }
@@ -145,13 +152,12 @@ GradWeightPlan plan_grad_weight(const qconv_kernel &kernel, const qconv_layer_co
     plan.width_out = width_out(config, width);
     const std::int64_t channels = channels_in_cache(kernel, config);
     plan.tile_width = grad_weight_tile(kernel, config, plan.width_out, channels);
-    const std::int64_t indexes = kernel.tables > 0 ? config.in_channels * index_row(kernel, config, plan) : 0;
-    if (indexes > max_elements) {
+    const std::int64_t prepared = prepared_input(kernel, config, plan, width);
+    if (kernel.tables > 0 && prepared > max_elements) {
         throw_invalid("width", std::to_string(width),
                       "the table indexes of one sample must have at most " + std::to_string(max_elements) + " bytes");
     }
-    plan.samples = std::min(batch, largest);
-    if (indexes > 0) plan.samples = std::clamp<std::int64_t>(most_indexes / indexes, 1, plan.samples);
+    plan.samples = samples_in_cache(prepared, std::min(batch, largest));
 
     const std::int64_t rows = ceil_div(out_in_group(config), kernel.out_block) * config.groups;
     const std::int64_t workers = worthwhile_workers(kernel, config, plan.samples, width, threads, 0);
@@ -161,7 +167,7 @@ GradWeightPlan plan_grad_weight(const qconv_kernel &kernel, const qconv_layer_co
     plan.tile_channels = ceil_div(blocks, tiles) * channel_block(kernel);
     plan.workers = static_cast<int>(std::min(workers, rows * ceil_div(channels_in_group(config), plan.tile_channels)));
     plan.slab = slab_bytes(grad_weight_scratch(kernel, config, plan));
-    plan.extra = align_up(static_cast<std::size_t>(indexes * plan.samples));
+    plan.extra = align_up(static_cast<std::size_t>(prepared * plan.samples));
     if (kernel.tables > 0) { // tap and channel of each weight
         plan.extra += 2 * align_up(static_cast<std::size_t>(window_elements(config)) * sizeof(std::int32_t));
     }

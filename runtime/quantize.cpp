@@ -1,12 +1,14 @@
 #include "quantize.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <limits>
 #include <string>
 
 #include "clones.h"
+#include "elementary.h"
 #include "errors.h"
 
 namespace qconv {
@@ -14,11 +16,12 @@ namespace {
 
 using Values = Representation::Values;
 
+constexpr std::size_t at_once = 256; // values made between two passes over them
+
 // Half to even, as the default rounding mode has it; NaN gives 0.
 std::uint8_t round_level(float scaled, int top) {
-    const float rounded = std::nearbyint(scaled);
-    if (!(rounded > 0)) return 0;
-    return static_cast<std::uint8_t>(std::min(rounded, static_cast<float>(top)));
+    const float rounded = std::nearbyint(scaled), positive = rounded > 0 ? rounded : 0.0F;
+    return static_cast<std::uint8_t>(std::min(positive, static_cast<float>(top)));
 }
 
 float hardtanh(float value) {
@@ -26,44 +29,62 @@ float hardtanh(float value) {
 }
 
 // NaNs are passed over: a comparison with one is false.
-float largest_magnitude(std::span<const float> values) {
-    std::array<float, 8> largest{}; // several at once, for one alone waits for each comparison
+QCONV_CPU_CLONES float largest_magnitude(const float *values, std::size_t count) {
+    std::array<float, 32> largest{}; // several at once, for one alone waits for each comparison
     std::size_t i = 0;
-    const auto keep = [](float &most, float value) {
-        const float magnitude = std::fabs(value);
-        most = magnitude > most ? magnitude : most;
-    };
-    for (; i + largest.size() <= values.size(); i += largest.size()) {
-        for (std::size_t lane = 0; lane < largest.size(); ++lane)
-            keep(largest[lane], values[i + lane]);
+    for (; i + largest.size() <= count; i += largest.size()) {
+        for (std::size_t lane = 0; lane < largest.size(); ++lane) {
+            const float magnitude = std::fabs(values[i + lane]);
+            largest[lane] = magnitude > largest[lane] ? magnitude : largest[lane];
+        }
     }
-    for (; i < values.size(); ++i)
-        keep(largest[0], values[i]);
+    for (; i < count; ++i)
+        largest[0] = std::fabs(values[i]) > largest[0] ? std::fabs(values[i]) : largest[0];
     return *std::max_element(largest.begin(), largest.end());
 }
 
 std::uint8_t weightdorefa_level(float value, float divisor, int top) {
-    return round_level((std::tanh(value) / divisor + 0.5F) * static_cast<float>(top), top);
+    return round_level((tanh_of(value) / divisor + 0.5F) * static_cast<float>(top), top);
 }
 
-QCONV_CPU_CLONES void sign_levels(const float *values, std::size_t count, std::uint8_t *levels) {
+QCONV_CPU_CLONES void weightdorefa_levels(const float *values, std::size_t count, float divisor, int top,
+                                          std::uint8_t *levels) {
     for (std::size_t i = 0; i < count; ++i)
-        levels[i] = values[i] < 0 ? 0 : 1;
+        levels[i] = weightdorefa_level(values[i], divisor, top);
 }
 
-QCONV_CPU_CLONES void sign_values(const float *values, std::size_t count, float *signs) {
+QCONV_CPU_CLONES void inputdorefa_levels(const float *values, std::size_t count, int top, std::uint8_t *levels) {
+    const auto scale = static_cast<float>(top);
     for (std::size_t i = 0; i < count; ++i)
-        signs[i] = values[i] < 0 ? -1.0F : 1.0F;
+        levels[i] = round_level(std::min(values[i], 1.0F) * scale, top);
 }
 
-QCONV_CPU_CLONES void append_signs(const float *values, std::size_t count, std::uint8_t *joined) {
+QCONV_CPU_CLONES void level_values(const std::uint8_t *levels, std::size_t count, Representation form, float *values) {
     for (std::size_t i = 0; i < count; ++i)
-        joined[i] = static_cast<std::uint8_t>(joined[i] + joined[i] + (values[i] < 0 ? 0 : 1));
+        values[i] = level_value(form, levels[i]);
 }
 
-bool quantizes_by_sign(const qconv_quantizer &quantizer) {
-    return representation(quantizer).binary() && quantizer.kind != QCONV_STEHEAVISIDE &&
-           quantizer.kind != QCONV_WEIGHTDOREFA;
+// Quantizers of one bit compare with a threshold; they differ in what becomes of NaN.
+std::uint8_t bit_of(float value, float threshold, bool nan_is_one) {
+    return static_cast<std::uint8_t>(nan_is_one ? !(value < threshold) : value >= threshold);
+}
+
+QCONV_CPU_CLONES void bit_levels(const float *values, std::size_t count, float threshold, bool nan_is_one,
+                                 std::uint8_t *levels) {
+    for (std::size_t i = 0; i < count; ++i)
+        levels[i] = bit_of(values[i], threshold, nan_is_one);
+}
+
+QCONV_CPU_CLONES void append_bits(const float *values, std::size_t count, float threshold, bool nan_is_one,
+                                  std::uint8_t *joined) {
+    for (std::size_t i = 0; i < count; ++i)
+        joined[i] = static_cast<std::uint8_t>(joined[i] + joined[i] + bit_of(values[i], threshold, nan_is_one));
+}
+
+QCONV_CPU_CLONES void bit_values(const float *values, std::size_t count, float threshold, bool nan_is_one, float clear,
+                                 float *result) {
+    for (std::size_t i = 0; i < count; ++i)
+        result[i] = bit_of(values[i], threshold, nan_is_one) != 0 ? 1.0F : clear;
 }
 
 // Floats as integers in the same order, NaNs apart.
@@ -73,6 +94,21 @@ std::int32_t ordinal(float value) {
 }
 float from_ordinal(std::int32_t ordinal) {
     return std::bit_cast<float>(ordinal >= 0 ? ordinal : std::numeric_limits<std::int32_t>::min() - ordinal);
+}
+
+// The least value that weightdorefa of one bit makes 1: levels rise with the value, and infinity reaches the top.
+float first_of_level_one(float divisor) {
+    std::int32_t low = ordinal(-std::numeric_limits<float>::infinity()),
+                 high = ordinal(std::numeric_limits<float>::infinity());
+    while (low < high) {
+        const auto middle = static_cast<std::int32_t>((std::int64_t{low} + high) >> 1);
+        if (weightdorefa_level(from_ordinal(middle), divisor, 1) >= 1) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    return from_ordinal(low);
 }
 
 } // namespace
@@ -127,105 +163,104 @@ float quantizer_divisor(const qconv_quantizer &quantizer, std::span<const float>
         return static_cast<float>(std::max(1.0 - temperature, 1e-7));
     }
     if (quantizer.kind == QCONV_WEIGHTDOREFA) {
-        const float largest = largest_magnitude(values);
-        const float divisor = 2.0F * std::tanh(largest); // tanh is odd and rises
+        const float largest = largest_magnitude(values.data(), values.size());
+        const float divisor = 2.0F * tanh_of(largest); // tanh is odd and rises
         return divisor > 0 ? divisor : 1.0F;
     }
     return 1.0F;
 }
 
-LevelSteps::LevelSteps(const qconv_quantizer &quantizer, float divisor) : bits_(quantizer.bits) {
-    const int top = representation(quantizer).top();
-    std::int32_t low = ordinal(-std::numeric_limits<float>::infinity());
-    for (int level = 1; level <= top; ++level) {
-        // Levels rise with the value, and reach the top: the divisor is at most 2.
-        std::int32_t high = ordinal(std::numeric_limits<float>::infinity());
-        while (low < high) {
-            const auto middle = static_cast<std::int32_t>((std::int64_t{low} + high) >> 1);
-            if (weightdorefa_level(from_ordinal(middle), divisor, top) >= level) {
-                high = middle;
-            } else {
-                low = middle + 1;
-            }
-        }
-        starts_[static_cast<std::size_t>(level)] = from_ordinal(low);
-    }
-}
-
 TensorQuantizer::Side::Side(const qconv_quantizer &side_quantizer, std::span<const float> tensor)
-    : quantizer(side_quantizer), divisor(quantizer_divisor(side_quantizer, tensor)) {
-    constexpr std::size_t values_per_step = 64; // finding a step takes about half as many tanh
-    if (quantizer.kind == QCONV_WEIGHTDOREFA && tensor.size() > (values_per_step << quantizer.bits)) {
-        steps = LevelSteps(quantizer, divisor);
+    : quantizer(side_quantizer),
+      form(representation(side_quantizer)),
+      divisor(quantizer_divisor(side_quantizer, tensor)),
+      needs_tanh(side_quantizer.kind == QCONV_WEIGHTDOREFA && form.bits > 1) {
+    if (form.bits != 1) return;
+    switch (quantizer.kind) {
+        case QCONV_STEHEAVISIDE:
+            threshold = std::numeric_limits<float>::denorm_min();
+            return;
+        case QCONV_INPUTDOREFA: // half to even
+            threshold = std::nextafter(0.5F, 1.0F);
+            return;
+        case QCONV_WEIGHTDOREFA:
+            threshold = first_of_level_one(divisor);
+            return;
+        default:
+            nan_is_one = true;
     }
 }
 
-TensorQuantizer::TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor)
+void TensorQuantizer::Side::prepare_levels(std::span<const float> tensor, std::uint8_t *result) {
+    weightdorefa_levels(tensor.data(), tensor.size(), divisor, form.top(), result);
+    tensor_start = tensor.data();
+    prepared = result;
+}
+
+void TensorQuantizer::Side::levels(std::span<const float> part, std::uint8_t *result) const {
+    if (form.bits == 1) {
+        bit_levels(part.data(), part.size(), threshold, nan_is_one, result);
+    } else if (prepared != nullptr) {
+        std::copy_n(prepared + (part.data() - tensor_start), part.size(), result);
+    } else {
+        inputdorefa_levels(part.data(), part.size(), form.top(), result);
+    }
+}
+
+void TensorQuantizer::Side::values(std::span<const float> part, float *result) const {
+    if (form.bits == 1) {
+        bit_values(part.data(), part.size(), threshold, nan_is_one, level_value(form, 0), result);
+    } else if (form.integer()) {
+        std::array<std::uint8_t, at_once> levels;
+        for (; !part.empty(); part = part.subspan(std::min(at_once, part.size()))) {
+            const std::size_t count = std::min(at_once, part.size());
+            this->levels(part.first(count), levels.data());
+            level_values(levels.data(), count, form, result);
+            result += count;
+        }
+    } else if (quantizer.kind == QCONV_PROGRESSIVE_SIGN) {
+        std::transform(part.begin(), part.end(), result, [this](float v) { return hardtanh(v / divisor); });
+    } else {
+        std::copy(part.begin(), part.end(), result);
+    }
+}
+
+TensorQuantizer::TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor, PackScratch &scratch)
     : first_(mixed.first, tensor),
       next_(mixed.next, mixed.mix == 0 ? std::span<const float>() : tensor),
-      mix_(mixed.mix) {}
-
-// One loop a kind, which the compiler can turn into vectors.
-template <typename Use>
-void TensorQuantizer::with_level(const Side &side, Use use) {
-    const int top = representation(side.quantizer).top();
-    const auto scale = static_cast<float>(top);
-    switch (side.quantizer.kind) {
-        case QCONV_INPUTDOREFA:
-            return use([=](float v) { return round_level(v > 0 ? std::min(v, 1.0F) * scale : 0.0F, top); });
-        case QCONV_WEIGHTDOREFA:
-            if (side.steps.known()) return use([&steps = side.steps](float v) { return steps.level(v); });
-            return use([=, divisor = side.divisor](float v) { return weightdorefa_level(v, divisor, top); });
-        case QCONV_STEHEAVISIDE:
-            return use([](float v) { return static_cast<std::uint8_t>(v > 0 ? 1 : 0); });
-        default:
-            return use([](float v) { return static_cast<std::uint8_t>(v < 0 ? 0 : 1); });
-    }
-}
-
-template <typename Use>
-void TensorQuantizer::with_value(const Side &side, Use use) {
-    const Representation form = representation(side.quantizer);
-    if (form.integer()) {
-        with_level(side, [&](auto level) { use([=](float v) { return level_value(form, level(v)); }); });
-    } else if (side.quantizer.kind == QCONV_PROGRESSIVE_SIGN) {
-        use([divisor = side.divisor](float v) { return hardtanh(v / divisor); });
-    } else {
-        use([](float v) { return v; });
-    }
+      mix_(mixed.mix) {
+    const bool both = mix_ != 0 && next_.needs_tanh;
+    const std::size_t count = tensor.size() * ((first_.needs_tanh ? 1U : 0U) + (both ? 1U : 0U));
+    if (count == 0) return;
+    auto *levels = scratch.take<std::uint8_t>(static_cast<std::int64_t>(count));
+    if (first_.needs_tanh) first_.prepare_levels(tensor, levels);
+    if (both) next_.prepare_levels(tensor, levels + count - tensor.size());
 }
 
 void TensorQuantizer::levels(std::span<const float> part, std::uint8_t *result) const {
-    if (mix_ != 0 || !representation(first_.quantizer).integer()) {
+    if (mix_ != 0 || !first_.form.integer()) {
         throw Error(QCONV_INTERNAL,
                     "quantizer " + std::to_string(static_cast<int>(first_.quantizer.kind)) + " has no levels");
     }
-    if (quantizes_by_sign(first_.quantizer)) return sign_levels(part.data(), part.size(), result);
-    with_level(first_, [&](auto level) { std::transform(part.begin(), part.end(), result, level); });
+    first_.levels(part, result);
 }
 
 void TensorQuantizer::append_levels(std::span<const float> part, std::uint8_t *joined) const {
-    if (quantizes_by_sign(first_.quantizer)) return append_signs(part.data(), part.size(), joined);
-    with_level(first_, [&](auto level) {
-        std::transform(part.begin(), part.end(), joined, joined, [=](float v, std::uint8_t above) {
-            return static_cast<std::uint8_t>(above + above + level(v));
-        });
-    });
+    append_bits(part.data(), part.size(), first_.threshold, first_.nan_is_one, joined);
 }
 
 void TensorQuantizer::values(std::span<const float> part, float *result) const {
-    if (quantizes_by_sign(first_.quantizer)) {
-        sign_values(part.data(), part.size(), result);
-    } else {
-        with_value(first_, [&](auto value) { std::transform(part.begin(), part.end(), result, value); });
-    }
+    first_.values(part, result);
     if (mix_ == 0) return;
-    const float mix = mix_;
-    const auto keep = static_cast<float>(1.0 - double{mix});
-    with_value(next_, [&](auto value) {
-        std::transform(part.begin(), part.end(), result, result,
-                       [=](float v, float first) { return value(v) * mix + first * keep; });
-    });
+    const auto keep = static_cast<float>(1.0 - double{mix_});
+    std::array<float, at_once> next;
+    for (; !part.empty(); part = part.subspan(std::min(at_once, part.size()))) {
+        const std::size_t count = std::min(at_once, part.size());
+        next_.values(part.first(count), next.data());
+        for (std::size_t i = 0; i < count; ++i)
+            result[i] = next[i] * mix_ + result[i] * keep;
+        result += count;
+    }
 }
 
 } // namespace qconv

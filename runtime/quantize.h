@@ -1,11 +1,11 @@
 // Quantizers in plain C++: what the weights become, and which values a quantizer can produce.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <span>
 
 #include "config.h"
+#include "memory.h"
 #include "qconv/qconv.h"
 
 namespace qconv {
@@ -41,30 +41,11 @@ int nearest_level(Representation representation, float value);
 /// bitorch gives NaN); 1 for the others.
 float quantizer_divisor(const qconv_quantizer &quantizer, std::span<const float> values);
 
-/// Where the levels of weightdorefa begin, so that a tensor takes a search a value instead of a tanh.
-class LevelSteps {
-public:
-    /// No steps: few values are sooner done by the formula.
-    LevelSteps() = default;
-    LevelSteps(const qconv_quantizer &quantizer, float divisor);
-
-    bool known() const { return bits_ > 0; }
-    std::uint8_t level(float value) const {
-        unsigned level = 0; // found bit by bit, without branches: they would be wrong half the time
-        for (int bit = bits_ - 1; bit >= 0; --bit)
-            level += static_cast<unsigned>(value >= starts_[level + (1U << bit)]) << bit;
-        return static_cast<std::uint8_t>(level);
-    }
-
-private:
-    int bits_ = 0;
-    std::array<float, 256> starts_; // of each level; the first has none
-};
-
 /// A quantizer and the tensor it is for, of which it quantizes any part.
 class TensorQuantizer {
 public:
-    TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor);
+    /// `scratch` holds, while this lives, the levels that are too costly to find twice.
+    TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor, PackScratch &scratch);
 
     /// Levels of an integer-valued quantizer. NaN gives level 0, but 1 by sign.
     void levels(std::span<const float> part, std::uint8_t *result) const;
@@ -75,15 +56,19 @@ public:
 private:
     struct Side {
         Side(const qconv_quantizer &side_quantizer, std::span<const float> tensor);
+        void prepare_levels(std::span<const float> tensor, std::uint8_t *result);
+        void levels(std::span<const float> part, std::uint8_t *result) const;
+        void values(std::span<const float> part, float *result) const;
+
         qconv_quantizer quantizer;
+        Representation form;
         float divisor;
-        LevelSteps steps;
+        float threshold = 0;      // of one bit: the least value of level 1
+        bool nan_is_one = false;  // of one bit
+        bool needs_tanh = false;  // levels of several bits of weightdorefa are prepared:
+        const float *tensor_start = nullptr;
+        const std::uint8_t *prepared = nullptr;
     };
-    /// Calls use(function from a value to its level), use(function from a value to what it becomes).
-    template <typename Use>
-    static void with_level(const Side &side, Use use);
-    template <typename Use>
-    static void with_value(const Side &side, Use use);
 
     Side first_, next_;
     float mix_;

@@ -17,7 +17,7 @@ namespace qconv {
 namespace {
 
 std::int64_t state_words_per_sample(const qconv_layer_config &config, std::int64_t width) {
-    return 2 * state_words(width) * config.in_channels;
+    return state_planes(state_bits(config)) * state_words(width) * config.in_channels;
 }
 
 void check_state(StateView state, std::size_t needed) {
@@ -134,9 +134,10 @@ void qconv_layer::backward(const float *x, qconv::StateView state, const float *
     qconv::require_pointer(grad_output, "grad_output");
     const qconv::Surrogate factor =
         gradients.input == nullptr ? qconv::Surrogate::One : qconv::input_surrogate(config_);
-    const bool sums_signs = qconv::sign_input(config_);
-    const bool needs_state = factor == qconv::Surrogate::FromState || (gradients.weight != nullptr && sums_signs);
-    const bool needs_x = factor == qconv::Surrogate::FromInput || (gradients.weight != nullptr && !sums_signs);
+    const bool has_state = qconv::state_bits(config_) > 0;
+    const bool needs_state = factor == qconv::Surrogate::FromState || (gradients.weight != nullptr && has_state);
+    const bool needs_x = factor == qconv::Surrogate::FromInput || factor == qconv::Surrogate::Within ||
+                         (gradients.weight != nullptr && !has_state);
     if (needs_state) qconv::check_state(state, state_size(batch, width));
     if (needs_x) qconv::require_pointer(x, "x");
     const qconv::BackwardInput input{.x = needs_x ? x : nullptr,
@@ -174,20 +175,15 @@ void qconv_layer::run_grad_input(const qconv::GradInputPlan &plan, const qconv::
 
 void qconv_layer::run_grad_weight(const qconv::GradWeightPlan &plan, const qconv::BackwardInput &input,
                                   float *grad_weight, void *workspace) const {
-    qconv::GradWeightExtra extra{.divisor = 1, .next_divisor = 1, .weight = float_weight_.as<float>()};
-    if (input.x != nullptr) {
-        const std::span<const float> values(input.x,
-                                            static_cast<std::size_t>(input.batch * config_.in_channels * input.width));
-        extra.divisor = qconv::quantizer_divisor(input_.first, values);
-        if (input_.mix != 0) extra.next_divisor = qconv::quantizer_divisor(input_.next, values);
-    }
+    const qconv::Divisors divisors =
+        qconv::input_divisors(input_, input.x, input.batch * config_.in_channels * input.width);
     const std::int64_t weights = config_.out_channels * qconv::window_elements(config_);
     auto *sums = reinterpret_cast<float *>(static_cast<std::byte *>(workspace) + plan.workspace() - plan.sums);
     for (std::int64_t done = 0; done < input.batch; done += plan.samples) {
         qconv::CallContext context(workspace, plan.slab, plan.workers, plan.extra);
         qconv::call_grad_weight(op_kernel(QCONV_OP_GRAD_WEIGHT), config_, plan,
-                                qconv::slice(config_, input, done, plan.samples), extra, done == 0 ? grad_weight : sums,
-                                context);
+                                qconv::slice(config_, input, done, plan.samples), divisors,
+                                weight_factors_.as<float>(), done == 0 ? grad_weight : sums, context);
         if (done > 0) std::transform(grad_weight, grad_weight + weights, sums, grad_weight, std::plus<>());
     }
 }

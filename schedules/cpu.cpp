@@ -8,6 +8,35 @@ namespace qconv::schedules {
 
 using namespace Halide;
 
+namespace {
+/// Positions of x that share a word of the state.
+constexpr int word_positions = 32;
+} // namespace
+
+void schedule_kinds(const std::vector<KindStage> &kinds, const Func &consumer, const Var &at, int lanes) {
+    for (const KindStage &kind : kinds) {
+        Func stage = kind.stage;
+        stage.compute_at(consumer, at).store_in(MemoryType::Stack).vectorize(at, lanes);
+        for (const Expr &condition : kind.cases)
+            stage.specialize(condition);
+    }
+}
+
+void schedule_values(const InputValues &prepared) {
+    Func values = prepared.values;
+    const std::vector<Var> at = values.args();
+    const Var i = at[0], c = at[1], g = at[2], n = at[3], row("row");
+    values.compute_root()
+        .align_bounds(i, word_positions)
+        .vectorize(i, word_positions, TailStrategy::RoundUp)
+        .fuse(g, n, row)
+        .parallel(c) // apart, or Halide would not see that a channel is one
+        .parallel(row);
+    for (const Expr &condition : prepared.values_cases)
+        values.specialize(condition);
+    schedule_kinds(prepared.values_kinds, values, i, word_positions);
+}
+
 void build_tables(Func table, const std::vector<Func> &halves, const LoopLevel &level, const Var &p, const Var &entry,
                   int entries, int lanes) {
     Var pi("pi");
@@ -137,6 +166,7 @@ void schedule_grad_input(const GradInputStages &s, const GradInputLoops &loops, 
         .vectorize(s.column, lanes);
     for (const Expr &condition : s.factor_cases)
         factor.specialize(condition);
+    schedule_kinds(s.factor_kinds, factor, s.column, lanes);
 }
 
 } // namespace
@@ -245,14 +275,12 @@ void transpose_at(Func transposed, const LoopLevel &level, const Var &w, const V
     transposed.compute_at(level).split(w, w, wi, lanes, TailStrategy::RoundUp).reorder(wi, o, w).vectorize(wi);
 }
 
-/// The input of the float paths, once a tile.
-void schedule_padded(const GradWeightStages &s, const LoopLevel &level, int lanes) {
-    Func signs = s.signs, padded = s.padded;
-    // Positions of 32 share a word.
-    signs.compute_at(level).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
+/// The input of the float forms: quantized once, padded once per tile, at `level`.
+void schedule_input(const GradWeightStages &s, const LoopLevel &level, int lanes) {
+    Func padded = s.padded;
+    schedule_values(s.prepared);
     padded.compute_at(level).vectorize(s.p, lanes, TailStrategy::RoundUp);
-    signs.specialize(s.padded_cases.front());
-    for (const Expr &condition : s.padded_cases)
+    for (const Expr &condition : s.prepared.padded_cases)
         padded.specialize(condition);
 }
 
@@ -280,15 +308,19 @@ void Cpu::apply(const GradWeightLookupStages &s, const Target &target) const {
         half.compute_at(table, half.args()[2]).vectorize(s.o, lanes).unroll(s.o).unroll(s.entry);
     transpose_at(s.transposed, LoopLevel(acc, s.tile), s.w, s.o, lanes);
 
-    // The input's entries serve all output channels. Positions of 32 share a word.
-    Func signs = s.signs, padded = s.padded, index = s.index, outside = s.outside;
+    // The input's entries serve all output channels.
+    Func input_bits = s.bits, padded = s.padded, index = s.index, outside = s.outside;
     Var row("row");
     index.compute_root()
         .vectorize(s.p, bytes, TailStrategy::RoundUp)
         .fuse(s.c, s.g, row)
         .fuse(row, s.n, row)
         .parallel(row);
-    signs.compute_at(index, row).align_bounds(s.p, 32).vectorize(s.p, 32, TailStrategy::RoundUp);
+    input_bits.compute_at(index, row)
+        .align_bounds(s.p, word_positions)
+        .vectorize(s.p, word_positions, TailStrategy::RoundUp);
+    for (const Expr &condition : s.bits_cases)
+        input_bits.specialize(condition);
     padded.compute_at(index, row).vectorize(s.p, bytes, TailStrategy::RoundUp);
     outside.compute_at(level).vectorize(s.o, lanes);
     outside.update(0).unscheduled();
@@ -313,7 +345,7 @@ void Cpu::apply(const GradWeightSumStages &s, const Target &target) const {
     part.compute_at(acc, kb).vectorize(s.o, lanes).unroll(s.o).unroll(s.k).unroll(s.c);
     part.update().reorder(s.o, s.k, s.c, s.positions).vectorize(s.o, lanes).unroll(s.o).unroll(s.k).unroll(s.c);
     transpose_at(s.transposed, LoopLevel(acc, s.tile), s.w, s.o, lanes);
-    schedule_padded(s, LoopLevel(acc, s.tile), lanes);
+    schedule_input(s, LoopLevel(acc, s.tile), lanes);
 }
 
 void Cpu::apply(const GradWeightRowStages &s, const Target &target) const {
@@ -331,18 +363,20 @@ void Cpu::apply(const GradWeightRowStages &s, const Target &target) const {
     part.compute_at(acc, kb).vectorize(l, lanes).unroll(l).unroll(s.k);
     part.update().reorder(l, s.k, s.vectors).vectorize(l, lanes).unroll(l).unroll(s.k);
     rows.compute_at(acc, s.tile).vectorize(s.w, lanes, TailStrategy::RoundUp);
-    schedule_padded(s, LoopLevel(acc, s.tile), lanes);
+    schedule_input(s, LoopLevel(acc, s.tile), lanes);
     if (phased.defined()) phased.compute_at(acc, s.tile).vectorize(s.p, lanes, TailStrategy::RoundUp);
     for (Func table : s.tap_tables)
         table.compute_root();
 }
 
-void Cpu::apply(const StateStages &s, const Target &) const {
-    Func state = s.state, joined = s.joined;
-    state.reorder(s.word, s.plane, s.row).parallel(s.row);
+void Cpu::apply(const StateStages &s, const Target &target) const {
+    Func state = s.state, joined = s.joined, packed = s.packed;
+    state.reorder(s.plane, s.word, s.row).parallel(s.row);
     for (const Expr &condition : s.cases)
         state.specialize(condition);
-    joined.compute_at(state, s.word).store_in(MemoryType::Stack);
+    packed.compute_at(state, s.word).store_in(MemoryType::Stack).vectorize(s.i, target.natural_vector_size<uint32_t>());
+    packed.bound_extent(s.i, word_positions).unroll(s.i);
+    joined.compute_at(state, s.plane).store_in(MemoryType::Stack);
     joined.update().atomic().vectorize(s.bits);
 }
 

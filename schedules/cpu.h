@@ -2,6 +2,8 @@
 // run on threads. Architectures derive from it where they want another inner loop.
 #pragma once
 
+#include <vector>
+
 #include "schedules/schedule.h"
 
 namespace qconv::schedules {
@@ -35,6 +37,12 @@ private:
 
 /// How many groups, one after the other, make a task where a group has one channel: a row is too short work for one.
 constexpr int groups_of_task = 8;
+
+/// Values prepared once per call.
+void schedule_values(const InputValues &prepared);
+
+/// The stages of `kinds`, for each vector of `lanes` that `consumer`, whose Var is `at`, computes.
+void schedule_kinds(const std::vector<KindStage> &kinds, const Halide::Func &consumer, const Halide::Var &at, int lanes);
 
 /// Tables of positions p: all entries of one vector of positions together, so that they share the half sums.
 void build_tables(Halide::Func table, const std::vector<Halide::Func> &halves, const Halide::LoopLevel &level,

@@ -48,6 +48,7 @@ Loops tile_output(Func y, const OutputStages &s, const Var &o, bool several_grou
 void schedule_input(const Func &y, const OutputStages &s, const Loops &loops, const Target &target) {
     for (Func table : s.tap_tables)
         table.compute_root();
+    if (!s.prepared.values_cases.empty()) schedule_values(s.prepared);
     for (size_t i = 0; i < s.input.size(); i++) {
         Func stage = s.input[i];
         // The first stage reads x, element by element where a vector reaches over an end: short vectors bound that.

@@ -10,6 +10,21 @@
 
 namespace qconv::schedules {
 
+/// One of several formulas that is chosen at run time, at the position that its consumer computes: wanted there, if the
+/// consumer reads it at all. Each of the cases leaves one formula, and so does none of them.
+struct KindStage {
+    Halide::Func stage;
+    std::vector<Halide::Expr> cases;
+};
+
+/// The values of a quantized input, values(i, c, g, n) at the positions of x, 32 of which may share words of a state: wanted
+/// once per call, if at all. The stage that pads the input reads them in no case of padded_cases.
+struct InputValues {
+    Halide::Func values{"values"};
+    std::vector<Halide::Expr> values_cases, padded_cases;
+    std::vector<KindStage> values_kinds; ///< what values is made of
+};
+
 /// What every forward convolution has. Vars are shared by all Funcs that have them.
 struct OutputStages {
     /// y(w, o, g, n), with two update definitions (left and right edge columns) on the packed paths.
@@ -31,8 +46,10 @@ struct OutputStages {
     Halide::Var p;
     bool tile_input = false;
     Halide::Var input_tile;
-    /// Conditions worth code of their own for the first input stage.
+    /// Conditions worth code of their own for the first input stage, and the values that it reads in the other cases (no
+    /// values_cases: there are none).
     std::vector<Halide::Expr> first_stage_cases;
+    InputValues prepared;
     /// Small tables indexed by step, wanted once per call. May be empty.
     std::vector<Halide::Func> tap_tables;
     /// The input stage that splits positions by stride phase (undefined: none), and strides worth code of their own.
@@ -154,6 +171,7 @@ struct GradInputStages {
     /// wanted for one channel of a strip. Cases worth code of their own.
     Halide::Func passes, factor;
     std::vector<Halide::Expr> passes_cases, factor_cases;
+    std::vector<KindStage> factor_kinds; ///< what factor is made of, in the other cases
     /// acc(column, phase, c, g, n): the sums.
     Halide::Func acc;
     Halide::Var column, phase;
@@ -194,17 +212,19 @@ struct GradWeightStages {
     /// acc over (k, c, o, g), in some order: one update over `tile` tiles of positions of every `sample`, and more.
     Halide::Func acc;
     Halide::RVar tile, sample;
-    /// The input at padded positions, signs(p, c, g, n) in bytes and padded(p, c, g, n), with cases for the latter.
-    Halide::Func signs, padded;
-    std::vector<Halide::Expr> padded_cases;
+    /// The input at padded positions, padded(p, c, g, n), of the float forms from prepared values.
+    Halide::Func padded;
+    InputValues prepared;
 };
 
 /// grad_weight by table lookup: acc(o, k, c, g).
 struct GradWeightLookupStages : GradWeightStages {
     /// gy as transposed(o, w, g, n), wanted once per tile.
     Halide::Func transposed;
-    /// padded as table entries, index(p, c, g, n) in bytes: wanted once per call.
-    Halide::Func index;
+    /// The bits of x, bits(p, c, g, n), 32 positions of which share a word of the state, with cases; padded is made of
+    /// them, and index(p, c, g, n) of padded: table entries. All are bytes, wanted once per call.
+    Halide::Func bits, index;
+    std::vector<Halide::Expr> bits_cases;
     /// table(o, entry, group of positions, g, n), and the two half sums it adds; wanted once per `chunk` of `tables`.
     Halide::Func table;
     std::vector<Halide::Func> halves;
@@ -257,11 +277,12 @@ struct GradWeightPieceStages : GradWeightStages {
     int channel_block = 1, tap_block = 1, warp = 1;
 };
 
-/// The state saved for backward: state(word, plane, c, g, n), with cases worth code of their own, from `joined`, whose
-/// one update joins the `bits` of a word.
+/// The state saved for backward: state(word, plane, row), with cases worth code of their own, from `joined`, whose one
+/// update joins the `bits` of a word. It takes them from packed(i, word, row), of all planes together: wanted once per
+/// word.
 struct StateStages {
-    Halide::Func state, joined;
-    Halide::Var word, plane, row;
+    Halide::Func state, joined, packed;
+    Halide::Var word, plane, row, i;
     Halide::RVar bits;
     std::vector<Halide::Expr> cases;
 };

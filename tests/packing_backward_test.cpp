@@ -84,13 +84,17 @@ float input_factor(const Named<GradInputArg> &a, int64_t i, int64_t c, int64_t g
         case Surrogate::One:
             return 1;
         case Surrogate::FromState:
-            return state_bit(a.buffer(GradInputArg::State), i, 1, c, g, n) ? 1.0f : 0.0f;
+            return state_bit(a.buffer(GradInputArg::State), i, extent(a.buffer(GradInputArg::State), 1) - 1, c, g, n)
+                       ? 1.0f
+                       : 0.0f;
         case Surrogate::FromInput:
+        case Surrogate::Within:
             break;
     }
     const float v = at<float>(a.buffer(GradInputArg::X), {i, c, g, n});
     const float threshold = a.real(GradInputArg::Threshold);
     if (!std::isnan(threshold) && !(std::fabs(v) <= threshold)) return 0;
+    if (static_cast<Surrogate>(a.integer(GradInputArg::Factor)) == Surrogate::Within) return 1;
     return mixed_derivative(a, GradInputArg::Quantizer, v);
 }
 
@@ -102,7 +106,7 @@ int plain_grad_input(void **arguments) {
     const int64_t width = extent(a.buffer(GradInputArg::X), 0), stride = a.integer(GradInputArg::Stride);
     REQUIRE(a.integer(GradInputArg::TileWidth) % layout->width_block == 0);
     const auto factor = static_cast<Surrogate>(a.integer(GradInputArg::Factor));
-    if (factor != Surrogate::FromInput) require_stand_in(a.buffer(GradInputArg::X));
+    if (factor == Surrogate::One || factor == Surrogate::FromState) require_stand_in(a.buffer(GradInputArg::X));
     if (factor != Surrogate::FromState) require_stand_in(a.buffer(GradInputArg::State));
     const auto value = [&](int64_t t, int64_t o, int64_t c, int64_t g) -> double {
         if (layout->group_block > 1) return at<float>(weight, {g % layout->group_block, t, g / layout->group_block});
@@ -136,9 +140,18 @@ int plain_grad_input(void **arguments) {
 double input_value(const Named<GradWeightArg> &a, int64_t p, int64_t c, int64_t g, int64_t n) {
     const halide_buffer_t &x = a.buffer(GradWeightArg::X);
     const int64_t i = p - a.integer(GradWeightArg::PadLeft);
-    if (i < 0 || i >= extent(x, 0)) return layout->tables > 0 ? -1.0 : double{a.real(GradWeightArg::PadValue)};
+    const bool is_unsigned = a.integer(GradWeightArg::Quantizer) == QCONV_INPUTDOREFA;
+    if (i < 0 || i >= extent(x, 0)) {
+        if (layout->tables == 0) return double{a.real(GradWeightArg::PadValue)};
+        return is_unsigned ? 0 : -1;
+    }
     if (static_cast<Surrogate>(a.integer(GradWeightArg::Source)) == Surrogate::FromState) {
-        return state_bit(a.buffer(GradWeightArg::State), i, 0, c, g, n) ? 1 : -1;
+        const halide_buffer_t &state = a.buffer(GradWeightArg::State);
+        int64_t level = 0;
+        for (int64_t plane = 0; plane < extent(state, 1) - 1; ++plane)
+            level |= int64_t{state_bit(state, i, plane, c, g, n)} << plane;
+        const float share = static_cast<float>(level) / a.real(GradWeightArg::Levels);
+        return double{is_unsigned ? share : 2 * share - 1};
     }
     const float v = at<float>(x, {i, c, g, n}), mix = a.real(GradWeightArg::Mix);
     const float one = quantized(a.integer(GradWeightArg::Quantizer), a.real(GradWeightArg::Levels), v);
@@ -154,8 +167,8 @@ int plain_grad_weight(void **arguments) {
     REQUIRE(a.integer(GradWeightArg::TileChannels) >= 1);
     const bool from_state = static_cast<Surrogate>(a.integer(GradWeightArg::Source)) == Surrogate::FromState;
     require_stand_in(a.buffer(from_state ? GradWeightArg::X : GradWeightArg::State));
-    if (static_cast<Surrogate>(a.integer(GradWeightArg::WeightFactor)) == Surrogate::One)
-        REQUIRE(a.buffer(GradWeightArg::Weight).host == result.host);
+    const bool has_factor = a.integer(GradWeightArg::HasFactor) != 0;
+    if (!has_factor) REQUIRE(a.buffer(GradWeightArg::Factor).host == result.host);
     const bool joined = layout->tables > 0; // taps and channels
     const int64_t taps = a.integer(GradWeightArg::KernelSize), channels = extent(a.buffer(GradWeightArg::X), 1);
     REQUIRE(extent(result, 0) == (joined ? taps * channels : taps));
@@ -178,11 +191,8 @@ int plain_grad_weight(void **arguments) {
                             if (w >= a.integer(GradWeightArg::EdgeRight) && i >= width) outside += gradient;
                         }
                     if (layout->tables > 0) sum += double{a.real(GradWeightArg::PadDelta)} * outside;
-                    const bool one = static_cast<Surrogate>(a.integer(GradWeightArg::WeightFactor)) == Surrogate::One;
                     const float factor =
-                        one ? 1.0f
-                            : mixed_derivative(a, GradWeightArg::WeightQuantizer,
-                                               at<float>(a.buffer(GradWeightArg::Weight), {at_tap, at_channel, o, g}));
+                        has_factor ? at<float>(a.buffer(GradWeightArg::Factor), {at_tap, at_channel, o, g}) : 1.0f;
                     at<float>(result, {at_tap, at_channel, o, g}) = factor * static_cast<float>(sum);
                 }
     return 0;
@@ -191,20 +201,23 @@ int plain_grad_weight(void **arguments) {
 int plain_save_state(void **arguments) {
     const Named<SaveStateArg> a{arguments};
     const halide_buffer_t &x = a.buffer(SaveStateArg::X), &state = a.buffer(SaveStateArg::State);
-    const bool step = a.integer(SaveStateArg::Quantizer) == QCONV_STEHEAVISIDE;
-    const float threshold = a.real(SaveStateArg::Threshold);
+    const int64_t kind = a.integer(SaveStateArg::Quantizer), planes = extent(state, 1);
+    const float threshold = a.real(SaveStateArg::Threshold), levels = a.real(SaveStateArg::Levels);
     for (int64_t row = 0; row < extent(x, 1); ++row)
         for (int64_t v = 0; v < extent(state, 0); ++v) {
-            uint32_t signs = 0, masks = 0;
+            std::vector<uint32_t> words(static_cast<size_t>(planes), 0);
             for (int64_t b = 0; b < 32 && 32 * v + b < extent(x, 0); ++b) {
-                const float value = at<float>(x, {32 * v + b, row});
-                const bool passes =
-                    (std::isnan(threshold) || std::fabs(value) <= threshold) && (!step || std::fabs(value) <= 1);
-                signs |= uint32_t{step ? value > 0 : !(value < 0)} << b;
-                masks |= uint32_t{passes} << b;
+                const float value = at<float>(x, {32 * v + b, row}), becomes = quantized(kind, levels, value);
+                const auto level = static_cast<uint32_t>(
+                    kind == QCONV_INPUTDOREFA ? std::lround(becomes * levels) : becomes > 0);
+                const bool passes = (std::isnan(threshold) || std::fabs(value) <= threshold) &&
+                                    (kind != QCONV_STEHEAVISIDE || std::fabs(value) <= 1);
+                for (size_t plane = 0; plane + 1 < words.size(); ++plane)
+                    words[plane] |= (level >> plane & 1) << b;
+                words.back() |= uint32_t{passes} << b;
             }
-            at<uint32_t>(state, {v, 0, row}) = signs;
-            at<uint32_t>(state, {v, 1, row}) = masks;
+            for (int64_t plane = 0; plane < planes; ++plane)
+                at<uint32_t>(state, {v, plane, row}) = words[static_cast<size_t>(plane)];
         }
     return 0;
 }
@@ -249,7 +262,8 @@ Gradients run(const TrainingCase &c, const qconv_kernel &input_kernel, const qco
     const qconv_layer_config &config = c.config();
     const Shape &s = c.shape();
     const MixedQuantizer quantizer = input_quantizer(config);
-    std::vector<uint32_t> state(static_cast<size_t>(state_words(s.width) * 2 * s.in * s.batch));
+    std::vector<uint32_t> state(
+        static_cast<size_t>(state_words(s.width) * state_planes(state_bits(config)) * s.in * s.batch));
     if (saved(config) == QCONV_SAVES_STATE) {
         const qconv_kernel save = kernel(QCONV_OP_SAVE_STATE, plain_save_state, 1, 1);
         Call call(slab_bytes(0), slab_bytes(0), 1);
@@ -267,9 +281,9 @@ Gradients run(const TrainingCase &c, const qconv_kernel &input_kernel, const qco
     result.weight.assign(c.data().weight.size(), kNaN);
     {
         layout = &input_kernel;
-        PackScratch scratch;
+        PackScratch levels, scratch;
         PackedGradInput packed;
-        const TensorQuantizer weights(weight_quantizer(config), c.data().weight);
+        const TensorQuantizer weights(weight_quantizer(config), c.data().weight, levels);
         pack_grad_input(packed, input_kernel, config, weights, c.data().weight, scratch);
         const GradInputPlan plan = plan_grad_input(input_kernel, config, s.batch, s.width, 1);
         Call call(plan.workspace(), plan.slab, plan.workers);
@@ -279,12 +293,11 @@ Gradients run(const TrainingCase &c, const qconv_kernel &input_kernel, const qco
     const GradWeightPlan plan = plan_grad_weight(weight_kernel, config, s.batch, s.batch, s.width, 1);
     REQUIRE(plan.samples == s.batch);
     Call call(plan.workspace(), plan.slab, plan.workers, plan.extra);
-    const bool needs_weight = weight_surrogate(config) != Surrogate::One;
+    std::vector<float> factors(c.data().weight.size());
+    take_derivatives(weight_quantizer(config), c.data().weight, factors.data());
     call_grad_weight(weight_kernel, config, plan, input,
-                     {.divisor = quantizer_divisor(quantizer.first, c.data().x),
-                      .next_divisor = quantizer_divisor(quantizer.next, c.data().x),
-                      .weight = needs_weight ? c.data().weight.data() : nullptr},
-                     result.weight.data(), call.context);
+                     input_divisors(quantizer, c.data().x.data(), static_cast<int64_t>(c.data().x.size())),
+                     has_weight_factor(config) ? factors.data() : nullptr, result.weight.data(), call.context);
     if (config.kind == QCONV_LAYER_CONV1D) {
         const reference::Expected sums =
             reference::expect_grad_bias(config, c.data().grad_output.data(), s.batch, s.width);
@@ -382,11 +395,19 @@ TEST_CASE("packing: backward kernels that cannot represent a layer are refused",
     CHECK(mismatch(weight, config) == nullptr);
     config.weight_quantization = quantizer(QCONV_WEIGHTDOREFA, 1);
     CHECK(mismatch(input, config) == nullptr);
-    for (const auto kind : {QCONV_APPROXSIGN, QCONV_SWISHSIGN, QCONV_INPUTDOREFA, QCONV_WEIGHTDOREFA, QCONV_IDENTITY}) {
-        config.input_quantization = quantizer(kind, 1);
-        CHECK(mismatch(weight, config) != nullptr);
-        CHECK(mismatch(state, config) != nullptr);
-        CHECK(mismatch(kernel(QCONV_OP_GRAD_WEIGHT, plain_grad_weight, 4, 8), config) == nullptr);
+    // What is of one bit is looked up; what is not has no such kernel. A state stands for x unless a derivative needs it.
+    for (const auto kind : {QCONV_SIGN, QCONV_STEHEAVISIDE, QCONV_APPROXSIGN, QCONV_SWISHSIGN, QCONV_INPUTDOREFA,
+                            QCONV_WEIGHTDOREFA, QCONV_IDENTITY}) {
+        for (const int bits : {1, 3}) {
+            config.input_quantization = quantizer(kind, bits);
+            const bool dorefa = kind == QCONV_INPUTDOREFA || kind == QCONV_WEIGHTDOREFA;
+            const bool one_bit = kind != QCONV_IDENTITY && (!dorefa || bits == 1);
+            INFO(qconv_quantizer_name(kind) << ", " << bits << " bits");
+            CHECK((mismatch(weight, config) == nullptr) == one_bit);
+            const bool saves = kind == QCONV_SIGN || kind == QCONV_STEHEAVISIDE || kind == QCONV_INPUTDOREFA;
+            CHECK((mismatch(state, config) == nullptr) == saves);
+            CHECK(mismatch(kernel(QCONV_OP_GRAD_WEIGHT, plain_grad_weight, 4, 8), config) == nullptr);
+        }
     }
 }
 

@@ -281,7 +281,8 @@ std::vector<float> run(const qconv_kernel &k, const LayerCase &c) {
     const size_t bias_size = c.bias() == nullptr ? 0 : static_cast<size_t>(c.shape().out);
     PackScratch scratch;
     PackedForward packed;
-    const TensorQuantizer weight_quantizer(qconv::weight_quantizer(c.config()), c.weight());
+    PackScratch levels;
+    const TensorQuantizer weight_quantizer(qconv::weight_quantizer(c.config()), c.weight(), levels);
     pack_forward(packed, k, c.config(), weight_quantizer, c.weight(), {c.bias(), bias_size}, scratch);
     const Plan plan = make_plan(k, c.config(), c.shape().batch, c.shape().width, 1);
     const Memory workspace(plan.workspace());
@@ -334,7 +335,8 @@ TEST_CASE("packing: the example of layout.h", "[packing]") {
     const std::vector<float> weight = {1, -1, -1, 1, 1, -1, -1, -1};
     PackScratch scratch;
     PackedForward packed;
-    pack_forward(packed, b1b1(8, 8, 1, 1), config, TensorQuantizer(weight_quantizer(config), weight), weight, {},
+    PackScratch levels;
+    pack_forward(packed, b1b1(8, 8, 1, 1), config, TensorQuantizer(weight_quantizer(config), weight, levels), weight, {},
                  scratch);
     CHECK(packed.weight.as<uint8_t>()[0] == 0x19);
 }

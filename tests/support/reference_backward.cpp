@@ -304,14 +304,20 @@ std::vector<int64_t> sample_elements(int64_t rows, int64_t length, int64_t most,
 std::vector<uint32_t> saved_state(const qconv_layer_config &config, const float *x, int64_t batch, int64_t width) {
     const int64_t words = (width + 31) / 32, rows = batch * config.in_channels;
     const qconv_quantizer &q = config.input_mix > 0 ? config.input_next : config.input_quantization;
-    std::vector<uint32_t> state(static_cast<size_t>(2 * rows * words), 0);
+    const bool levels = q.kind == QCONV_INPUTDOREFA;
+    const int bits = levels ? q.bits : 1;
+    const double top = std::ldexp(1.0, bits) - 1;
+    std::vector<uint32_t> state(static_cast<size_t>((bits + 1) * rows * words), 0);
     for (int64_t row = 0; row < rows; ++row) {
         for (int64_t i = 0; i < width; ++i) {
             const float v = x[row * width + i];
-            const uint32_t bit = uint32_t{1} << (i % 32);
-            const auto word = static_cast<size_t>(2 * row * words + i / 32);
-            if (quantize(q, v, 1) > 0) state[word] |= bit;
-            if (input_factor(config, v).value != 0) state[word + static_cast<size_t>(words)] |= bit;
+            const double value = quantize(q, v, 1);
+            const auto level = static_cast<uint32_t>(levels ? std::lround(value * top) : value > 0);
+            const uint32_t planes = level | uint32_t{input_factor(config, v).value != 0} << bits;
+            for (int plane = 0; plane <= bits; ++plane) {
+                const auto word = static_cast<size_t>(((bits + 1) * row + plane) * words + i / 32);
+                state[word] |= (planes >> plane & 1) << (i % 32);
+            }
         }
     }
     return state;

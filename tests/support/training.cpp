@@ -264,8 +264,8 @@ std::string GuardedTraining::forward(const qconv_layer *layer, const qconv_layer
     for (size_t i = 0; i < state.size(); ++i) {
         if (state_[i] == state[i]) continue;
         char text[160];
-        std::snprintf(text, sizeof text, "word %zu of the state (plane %zu) is 0x%08x, expected 0x%08x", i,
-                      i / static_cast<size_t>((width + 31) / 32) % 2, state_[i], state[i]);
+        std::snprintf(text, sizeof text, "word %zu of the state (of %zu) is 0x%08x, expected 0x%08x", i, state.size(),
+                      state_[i], state[i]);
         return text;
     }
     y_.assign(y, y + unwritten.size());

@@ -162,11 +162,14 @@ enum class ToBitsArg : int {
     Count
 };
 
-// Saved state of a layer with sign-type inputs: uint32 [words, 2, Cg, groups, batch], words = ceil(width / 32). Bit b
-// of word v is position 32 v + b; plane 0 has the sign of x (1 is +1), plane 1 is 1 where the gradient passes. Bits
-// past the width are 0.
+// Saved state of a layer whose input becomes levels of B bits (1: sign) by a quantizer of derivative 0 or 1: uint32
+// [words, B + 1, Cg, groups, batch], words = ceil(width / 32). Bit b of word v is position 32 v + b; plane p < B has bit p
+// of the level (of a sign: 1 is +1), plane B is 1 where the gradient passes. Bits past the width are 0.
 constexpr int64_t state_words(int64_t width) {
     return ceil_div(width, 32);
+}
+constexpr int state_planes(int level_bits) {
+    return level_bits + 1;
 }
 
 // grad_input. Position i = j * stride + e of x (e: its phase, 0 <= e < stride) receives, for every tap k that reaches
@@ -189,8 +192,9 @@ constexpr int64_t state_words(int64_t width) {
 // not.
 enum class Surrogate : int {
     One,       // factor 1; neither x nor the state is needed
-    FromState, // factor 1 or 0, plane 1 of the state
+    FromState, // factor 1 or 0, the last plane of the state
     FromInput, // factor [|x| <= threshold] * ((1 - mix) * dq(x) + mix * dnext(x))
+    Within,    // factor [|x| <= threshold]
 };
 
 enum class GradInputArg : int {
@@ -199,15 +203,15 @@ enum class GradInputArg : int {
     Weight,      // see above
     TapShift,    // int32   [kernel_size]
     PhaseStart,  // int32   [stride + 1]
-    X,           // float   [width, Cg, groups, batch]; lacking unless FromInput
-    State,       // uint32  [words, 2, Cg, groups, batch]; lacking unless FromState
+    X,           // float   [width, Cg, groups, batch]; lacking unless FromInput or Within
+    State,       // uint32  [words, planes, Cg, groups, batch]; lacking unless FromState
     Stride,      // int32
     TileWidth,   // int32   columns j per task; a multiple of width_block
     ShiftMin,    // int32   least and greatest of TapShift
     ShiftMax,    // int32
     Factor,      // int32   a Surrogate
     Threshold,   // float   +infinity would still stop NaN: NaN switches the comparison off
-    Quantizer,   // int32   qconv_quantizer_kind, whose derivative is taken
+    Quantizer,   // int32   FromInput: whose derivative is taken; QCONV_IDENTITY stands for all of derivative 1
     Beta,        // float   swishsign
     Next,        // int32
     NextBeta,    // float
@@ -218,16 +222,17 @@ enum class GradInputArg : int {
 };
 
 // grad_weight. With xq the quantized and padded input, for every o, c, k:
-//     gw[o, c, k] = factor(W[o, c, k]) * sum over n, w of gy[n, o, w] * xq[n, c, w * stride + k * dilation]
-// The input comes from the state's signs (FromState), or from x (FromInput). Path f32b1 needs the state: it pads with
-// -1 and adds pad_delta = pad_value + 1 times the sum of gy over the outputs whose tap k falls outside x.
+//     gw[o, c, k] = factor[o, c, k] * sum over n, w of gy[n, o, w] * xq[n, c, w * stride + k * dilation]
+// The input comes from the state's levels (FromState), or from x (FromInput). Path f32b1 takes inputs of one bit: it pads
+// with a clear one, which stands for -1 or, by inputdorefa, for 0, and adds pad_delta (pad_value less that) times the sum
+// of gy over the outputs whose tap k falls outside x. The factor is the derivative of the weight's quantizer.
 enum class GradWeightArg : int {
     UserContext,     // void *: a CallContext
     GradOutput,      // float   [width_out, Og, groups, batch]
-    X,               // float   [width, Cg, groups, batch]; lacking unless FromInput
-    State,           // uint32  [words, 2, Cg, groups, batch]; lacking unless FromState
-    Weight,          // float   [kernel_size, Cg, Og, groups] (f32b1: [kernel_size * Cg, 1, Og, groups]), as the layer
-                     //         got it; if WeightFactor is One: GradWeight, on devices nothing
+    X,               // float   [width, Cg, groups, batch]; lacking with a state
+    State,           // uint32  [words, planes, Cg, groups, batch]; lacking unless FromState
+    Factor,          // float   [kernel_size, Cg, Og, groups] (f32b1: [kernel_size * Cg, 1, Og, groups]); unless HasFactor:
+                     //         GradWeight, on devices nothing
     KernelSize,      // int32
     Stride,          // int32
     Dilation,        // int32
@@ -239,21 +244,16 @@ enum class GradWeightArg : int {
     EdgeRight,       // int32
     PadDelta,        // float   f32b1
     PadValue,        // float   f32f32
-    Source,          // int32   a Surrogate: FromState or FromInput
-    Quantizer,       // int32   input quantizer, as in ForwardArg; f32f32 from x only
+    Source,          // int32   a Surrogate: FromState, FromInput or, path f32f32, One: x as it is
+    Quantizer,       // int32   input quantizer, as in ForwardArg; with a state only its first, and Levels, are read
     Levels,          // float
     Divisor,         // float
     Next,            // int32
     NextLevels,      // float
     NextDivisor,     // float
     Mix,             // float
-    WeightFactor,    // int32   a Surrogate: One, or FromInput (of the weight: its quantizer's derivative, no threshold)
-    WeightQuantizer, // int32
-    WeightBeta,      // float
-    WeightNext,      // int32
-    WeightNextBeta,  // float
-    WeightMix,       // float
-    GradWeight,      // float   as Weight
+    HasFactor,       // int32   0: the factor is 1
+    GradWeight,      // float   as Factor
     Count
 };
 
@@ -261,9 +261,10 @@ enum class GradWeightArg : int {
 enum class SaveStateArg : int {
     UserContext, // void *: a CallContext
     X,           // float   [width, in_channels * batch]
-    Quantizer,   // int32   a sign-type input quantizer: QCONV_SIGN or QCONV_STEHEAVISIDE
+    Quantizer,   // int32   QCONV_SIGN, QCONV_STEHEAVISIDE or QCONV_INPUTDOREFA
+    Levels,      // float   as in ForwardArg
     Threshold,   // float   NaN: none. steheaviside also masks |x| > 1
-    State,       // uint32  [words, 2, in_channels * batch]
+    State,       // uint32  [words, planes, in_channels * batch]
     Count
 };
 

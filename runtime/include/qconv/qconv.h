@@ -169,7 +169,9 @@ size_t qconv_layer_packed_bytes(const qconv_layer *layer);
 /* What backward needs from the forward pass, given the layer's directions. */
 typedef enum qconv_saved QCONV_ENUM_TYPE {
     QCONV_SAVES_NOTHING = 0, /* neither x nor a state: grad_input of conv1d and QConv1d_NoAct */
-    QCONV_SAVES_STATE = 1,   /* 2 bits an element, written by forward_training; x may be dropped */
+    QCONV_SAVES_STATE = 1,   /* bits that forward_training writes: of an element, its level and whether the gradient
+                              * passes. 2 bits by sign and steheaviside, B + 1 by inputdorefa of B bits (float: 32). x
+                              * may be dropped */
     QCONV_SAVES_INPUT = 2    /* x itself: keep it until backward */
 } qconv_saved;
 qconv_saved qconv_layer_saved(const qconv_layer *layer);
@@ -288,7 +290,7 @@ typedef enum qconv_op QCONV_ENUM_TYPE {
     QCONV_OP_FORWARD = 0,
     QCONV_OP_GRAD_INPUT = 1,
     QCONV_OP_GRAD_WEIGHT = 2,
-    QCONV_OP_SAVE_STATE = 3, /* signs and masks of x, for backward */
+    QCONV_OP_SAVE_STATE = 3, /* levels and masks of x, for backward */
     /* Between the layers of a network (qconv_network): */
     QCONV_OP_TO_BITS = 4,       /* packed signs of a tensor, after a threshold on each channel */
     QCONV_OP_BITS_TO_BITS = 5,  /* forward from packed signs to packed signs */
