@@ -107,6 +107,10 @@ qconv_saved qconv_layer_saved(const qconv_layer *layer) {
     return layer == nullptr ? QCONV_SAVES_NOTHING : layer->saved();
 }
 
+int qconv_layer_state_planes(const qconv_layer *layer) {
+    return layer == nullptr ? 0 : layer->state_planes();
+}
+
 qconv_status qconv_layer_state_size(const qconv_layer *layer, int64_t batch, int64_t width, size_t *bytes) {
     return guarded([&] {
         require_pointer(layer, "layer");

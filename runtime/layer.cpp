@@ -133,8 +133,7 @@ void qconv_layer::require_direction(qconv_direction direction, const char *why) 
 std::int64_t qconv_layer::largest_batch(std::int64_t width) const {
     const std::int64_t width_out = this->width_out(width);
     // A short row still takes whole words of the state.
-    const std::int64_t planes = saved() == QCONV_SAVES_STATE ? qconv::state_planes(qconv::state_bits(config_)) : 0;
-    const std::int64_t inputs = std::max(width, planes * qconv::state_words(width));
+    const std::int64_t inputs = std::max(width, state_planes() * qconv::state_words(width));
     if (inputs > qconv::max_elements / config_.in_channels || width_out > qconv::max_elements / config_.out_channels) {
         qconv::throw_invalid(
             "width", std::to_string(width),

@@ -59,6 +59,10 @@ public:
                  int threads) const;
 
     qconv_saved saved() const { return qconv::saved(config_); }
+    /// Planes of the state; 0 unless the layer saves one.
+    int state_planes() const {
+        return saved() == QCONV_SAVES_STATE ? qconv::state_planes(qconv::state_bits(config_)) : 0;
+    }
     std::size_t state_size(std::int64_t batch, std::int64_t width) const;
     std::size_t training_workspace_size(std::int64_t batch, std::int64_t width) const;
     void forward_training(const float *x, std::int64_t batch, std::int64_t width, float *y, void *state,

@@ -68,7 +68,9 @@ TEST_CASE("limits: size queries never overflow", "[limits]") {
                     if (trained) CHECK(training >= workspace);
                     if (saved && state != 0) {
                         const auto words = static_cast<long double>((width + 31) / 32);
-                        CHECK(static_cast<long double>(state) == words * 8.0L * 3.0L * static_cast<long double>(batch));
+                        const auto planes = static_cast<long double>(qconv_layer_state_planes(raw));
+                        CHECK(static_cast<long double>(state) ==
+                              words * planes * 4.0L * 3.0L * static_cast<long double>(batch));
                     }
                     ++(sized ? accepted : refused);
                 }

@@ -83,7 +83,7 @@ class LayerSpec:
     input_quantization: State
     weight_quantization: State
     gradient_cancellation_threshold: float | None
-    _saved: dict[int, int] = field(default_factory=dict, compare=False, repr=False)
+    _saved: dict[int, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         described: dict[str, Any] = {"layer": self.layer}
@@ -122,9 +122,9 @@ class LayerSpec:
         config.width = width
         return config
 
-    def saved(self, directions: int) -> int:
-        """What backward needs of the forward pass (SAVES_...). It does not depend on the shape: a layer of one channel
-        answers, so that this works without weights."""
+    def saved(self, directions: int) -> tuple[int, int]:
+        """What backward needs of the forward pass (SAVES_...), and the planes of a state. It does not depend on the
+        shape: a layer of one channel answers, so that this works without weights."""
         answer = self._saved.get(directions)
         if answer is None:
             config = self.config(directions)
@@ -132,7 +132,7 @@ class LayerSpec:
                 setattr(config, key, 1)
             config.pad_left = config.pad_right = 0
             probe = c.Layer(config, (ctypes.c_float * 1)(1.0))
-            answer = self._saved[directions] = probe.saves
+            answer = self._saved[directions] = probe.saves, probe.state_planes
         return answer
 
 

@@ -80,6 +80,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "qconv_layer_set_weights": (c_int, [c_void_p, c_void_p, c_void_p]),
     "qconv_layer_forward": (c_int, [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_size_t]),
     "qconv_layer_saved": (c_int, [c_void_p]),
+    "qconv_layer_state_planes": (c_int, [c_void_p]),
     "qconv_layer_forward_training": (
         c_int,
         [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t],
@@ -174,6 +175,7 @@ class Layer:
         self.source: tuple[Any, ...] = ()
         check(status)
         self.saves: int = LIBRARY.qconv_layer_saved(pointer)
+        self.state_planes: int = LIBRARY.qconv_layer_state_planes(pointer)
 
     def _create(self, config: LayerConfig, weight: Any, bias: Any, pointer: c_void_p) -> int:
         return LIBRARY.qconv_layer_create(byref(config), weight, bias, byref(pointer))

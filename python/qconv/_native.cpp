@@ -122,7 +122,8 @@ struct Source {
 // A qconv_layer. It is destroyed when the last call, graph and weight that hold it have gone.
 struct Packed {
     Packed(SpecPtr spec, int directions, qconv_layer *layer)
-        : spec(std::move(spec)), directions(directions), layer(layer), saves(qconv_layer_saved(layer)) {}
+        : spec(std::move(spec)), directions(directions), layer(layer), saves(qconv_layer_saved(layer)),
+          state_planes(qconv_layer_state_planes(layer)) {}
     ~Packed() { qconv_layer_destroy(layer); }
     Packed(const Packed &) = delete;
     Packed &operator=(const Packed &) = delete;
@@ -130,7 +131,7 @@ struct Packed {
     const SpecPtr spec;
     const int directions;
     qconv_layer *const layer;
-    const int saves;
+    const int saves, state_planes;
     std::atomic<int> users = 0; // calls that are inside it now
     Source source;              // the mutex of its weight guards it
 };
@@ -372,7 +373,7 @@ std::optional<at::Tensor> convolve(const at::Tensor &x, const at::Tensor &weight
             return y;
         }
         if (packed->saves == QCONV_SAVES_STATE)
-            state = new_tensor({batch, config.in_channels, 2 * ((width + 31) / 32)}, at::kInt);
+            state = new_tensor({batch, config.in_channels, packed->state_planes * ((width + 31) / 32)}, at::kInt);
         check(qconv_layer_forward_training(packed->layer, read(dense), batch, width, write(y),
                                            state.defined() ? state.mutable_data_ptr() : nullptr,
                                            state.defined() ? state.nbytes() : 0, nullptr, 0));

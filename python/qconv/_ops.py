@@ -1,7 +1,7 @@
 """The operators: torch.ops.qconv.{forward, training, backward}, for tensors on the CPU and on CUDA GPUs.
 
 A layer travels as the text of _layer.layer_text. `training` is `forward` with a gradient; besides y it returns the
-state that `backward` needs where the layer saves one: the signs and masks of x, 2 bits an element, instead of x.
+state that `backward` needs where the layer saves one: the levels and masks of x, bit by bit, instead of x.
 """
 
 from types import SimpleNamespace
@@ -85,16 +85,17 @@ def _forward_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) 
     return y
 
 
-def _state_width(width: int) -> int:
-    """Words of a row of x: the signs, then the masks."""
-    return 2 * ((width + 31) // 32)
+def _state_width(planes: int, width: int) -> int:
+    """Words of a row of x, plane after plane."""
+    return planes * ((width + 31) // 32)
 
 
 def _state_shape(x: Tensor, spec: LayerSpec, directions: int) -> tuple[int, ...]:
-    if x.dtype is not _float32 or spec.saved(directions) != SAVES_STATE:
+    saves, planes = spec.saved(directions)
+    if x.dtype is not _float32 or saves != SAVES_STATE:
         return (0,)
     # Three dimensions: compilers like to turn tensors of four into channels-last.
-    return x.shape[0], x.shape[1], _state_width(x.shape[2])
+    return x.shape[0], x.shape[1], _state_width(planes, x.shape[2])
 
 
 def _train(
@@ -110,7 +111,7 @@ def _train(
         # Sizes one by one: PyTorch reads a tuple of them more slowly.
         y = x.new_empty(batch, spec.out_channels, spec.width_out(width))
         if packed.saves == SAVES_STATE:
-            state = x.new_empty(batch, channels, _state_width(width), dtype=_int32)
+            state = x.new_empty(batch, channels, _state_width(packed.state_planes, width), dtype=_int32)
             packed.forward_training(x.data_ptr(), batch, width, y.data_ptr(), state.data_ptr(), state.nbytes)
         else:
             state = None
@@ -263,7 +264,7 @@ class _Training(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
         with torch._C._AutoDispatchBelowAutograd():
             y, state = training(x, weight, bias, layer, directions)
-        keeps_x = x.dtype is not _float32 or layer_spec(layer).saved(directions) == SAVES_INPUT
+        keeps_x = x.dtype is not _float32 or layer_spec(layer).saved(directions)[0] == SAVES_INPUT
         ctx.save_for_backward(x if keeps_x else None, weight, state)
         ctx.call = layer, x.shape[2], directions, bias is not None and bias.requires_grad
         ctx.mark_non_differentiable(state)

@@ -264,20 +264,22 @@ def test_state_outlives_the_input():
 
 
 @pytest.mark.parametrize(
-    ("layer", "directions", "saved"),
+    ("layer", "directions", "saved", "planes"),
     [
-        (text(), TRAINING, SAVES_STATE),
-        (text(limit=None), FORWARD | GRAD_INPUT, SAVES_NOTHING),
-        (text(limit=None), FORWARD | GRAD_WEIGHT, SAVES_STATE),
-        (text(inputs=("steheaviside",)), FORWARD | GRAD_INPUT, SAVES_STATE),
-        (text(inputs=("approxsign",)), TRAINING, SAVES_INPUT),
-        (text(inputs=("scheduled", ("sign",), ("steheaviside",), 0.5)), TRAINING, SAVES_INPUT),
-        (LAYERS["noact"], FORWARD | GRAD_INPUT, SAVES_NOTHING),
-        (LAYERS["noact"], TRAINING, SAVES_INPUT),
+        (text(), TRAINING, SAVES_STATE, 2),
+        (text(limit=None), FORWARD | GRAD_INPUT, SAVES_NOTHING, 0),
+        (text(limit=None), FORWARD | GRAD_WEIGHT, SAVES_STATE, 2),
+        (text(inputs=("steheaviside",)), FORWARD | GRAD_INPUT, SAVES_STATE, 2),
+        (text(inputs=("approxsign",)), TRAINING, SAVES_INPUT, 0),
+        (text(inputs=("inputdorefa", 2)), TRAINING, SAVES_STATE, 3),
+        (text(inputs=("inputdorefa", 8)), TRAINING, SAVES_STATE, 9),
+        (text(inputs=("scheduled", ("sign",), ("steheaviside",), 0.5)), TRAINING, SAVES_INPUT, 0),
+        (LAYERS["noact"], FORWARD | GRAD_INPUT, SAVES_NOTHING, 0),
+        (LAYERS["noact"], TRAINING, SAVES_INPUT, 0),
     ],
 )
-def test_saved(layer, directions, saved):
-    assert layer_spec(layer).saved(directions) == saved
+def test_saved(layer, directions, saved, planes):
+    assert layer_spec(layer).saved(directions) == (saved, planes)
 
 
 def test_only_what_is_asked_for():

@@ -175,6 +175,9 @@ typedef enum qconv_saved QCONV_ENUM_TYPE {
     QCONV_SAVES_INPUT = 2    /* x itself: keep it until backward */
 } qconv_saved;
 qconv_saved qconv_layer_saved(const qconv_layer *layer);
+/* Bits of the state for each element, its level's and one more; 0 unless the layer saves a state. A row of x takes as
+ * many words of 32 bits for every 32 positions, begun ones counted. */
+int qconv_layer_state_planes(const qconv_layer *layer);
 /* Bytes of the state for this input size; 0 unless the layer saves a state. */
 qconv_status qconv_layer_state_size(const qconv_layer *layer, int64_t batch, int64_t width, size_t *bytes);
 /* Bytes of scratch that forward_training and backward need for this input size at the present thread setting. */
