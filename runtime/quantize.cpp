@@ -60,8 +60,11 @@ QCONV_CPU_CLONES void inputdorefa_levels(const float *values, std::size_t count,
 }
 
 QCONV_CPU_CLONES void level_values(const std::uint8_t *levels, std::size_t count, Representation form, float *values) {
+    const auto top = static_cast<float>(form.top());
+    const bool is_signed = form.values == Values::Symmetric; // as level_value() has it
+    const float factor = is_signed ? 2.0F : 1.0F, less = is_signed ? 1.0F : 0.0F;
     for (std::size_t i = 0; i < count; ++i)
-        values[i] = level_value(form, levels[i]);
+        values[i] = factor * (static_cast<float>(levels[i]) / top) - less;
 }
 
 // Quantizers of one bit compare with a threshold; they differ in what becomes of NaN.

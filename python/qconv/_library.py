@@ -162,7 +162,7 @@ _backward = LIBRARY.qconv_layer_backward
 class Layer:
     """A qconv_layer, on the CPU. Calls hold a reference, so that it is destroyed when the last one has returned."""
 
-    __slots__ = ("pointer", "saves", "users", "source")
+    __slots__ = ("pointer", "saves", "state_planes", "users", "source")
 
     def __init__(self, config: LayerConfig, weight: Any, bias: Any = None) -> None:
         """weight and bias: addresses, or ctypes arrays."""
