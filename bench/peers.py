@@ -6,6 +6,7 @@
     bench/peers.py --rows 'wav2vec2|Jasper' --quick a few rows, briefly
     bench/peers.py --rivals-only                    the rivals alone (no qconvc needed)
     bench/peers.py --training                       training steps, gradients and the Python module instead
+    bench/peers.py --training --pairs matrix        every pair of quantizers, on a few rows
 
 Rows already measured with the same qconvc and kernels are skipped, so an interrupted run goes on where it stopped;
 --fresh starts anew.
@@ -22,9 +23,12 @@ import sys
 import time
 from pathlib import Path
 
+from matrix import matrix_pairs, read_matrix
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PAIRS = ["sign/sign", "inputdorefa2/sign", "inputdorefa8/weightdorefa8", "NoAct/sign"]
+MATRIX_JOBS = "step|grad"
 
 
 def add_environment_options(p):
@@ -37,8 +41,10 @@ def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--workloads", type=Path, default=HERE / "workloads.csv")
     p.add_argument("--pairs", nargs="+", default=["sign/sign"], metavar="INPUT/WEIGHT",
-                   help="quantizers, for instance " + ", ".join(PAIRS) + "; 'all' for these four")
-    p.add_argument("--rows", default="", metavar="REGEX", help="only rows whose network/layer matches")
+                   help="quantizers, for instance " + ", ".join(PAIRS) + "; 'all' for these four; 'matrix' (training) "
+                   "for every input quantizer with every weight quantizer")
+    p.add_argument("--rows", default="", metavar="REGEX",
+                   help="only rows whose network/layer matches (default with --pairs matrix: those of matrix.json)")
     p.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     p.add_argument("--rounds", type=int, default=0, help="turns each side takes on a row (default 5, quick 3)")
     p.add_argument("--seconds", type=float, default=0, help="time of one turn (default 0.08, quick 0.03)")
@@ -50,16 +56,24 @@ def arguments():
                    help="time training steps, both gradients and inference through the Python module")
     p.add_argument("--compile-every", type=int, default=0, metavar="N",
                    help="training: bitorch under torch.compile on every Nth row (default 0: never; it compiles long)")
-    p.add_argument("--jobs", default="", metavar="REGEX", help="training: only jobs whose name matches")
+    p.add_argument("--jobs", default="", metavar="REGEX",
+                   help=f"training: only jobs whose name matches (default with --pairs matrix: {MATRIX_JOBS})")
     p.add_argument("--rivals-only", action="store_true", help="time the rivals without qconv")
     add_environment_options(p)
     p.add_argument("--output", type=Path,
-                   help="folder of rows.jsonl, results.json and results.md (default build/peers, build/peers-training)")
+                   help="folder of rows.jsonl, results.json and results.md (default build/peers, build/peers-training, "
+                   "build/peers-matrix)")
     p.add_argument("--fresh", action="store_true", help="forget rows measured before")
     p.add_argument("--report-only", action="store_true", help="write the report from rows.jsonl and stop")
     a = p.parse_args()
+    a.matrix = a.pairs == ["matrix"]
+    if a.matrix:
+        if not a.training:
+            p.error("--pairs matrix: only with --training")
+        a.pairs, a.jobs = matrix_pairs(), a.jobs or MATRIX_JOBS
+        a.rows = a.rows or "^(" + "|".join(re.escape(name) for name in read_matrix()[0]) + ")$"
     a.pairs = PAIRS if a.pairs == ["all"] else a.pairs
-    a.output = a.output or ROOT / "build" / ("peers-training" if a.training else "peers")
+    a.output = a.output or ROOT / "build" / ("peers-matrix" if a.matrix else "peers-training" if a.training else "peers")
     a.rounds = a.rounds or (3 if a.quick else 5)
     a.seconds = a.seconds or (0.03 if a.quick else 0.08)
     return a
@@ -183,14 +197,16 @@ def main():
     a = arguments()
     enter_venv(a.venv)
     from rows import read_rows
-    from peers_report import write_report
+    from peers_matrix import matrix_markdown
+    from peers_report import rows_markdown, write_report
 
     a.output.mkdir(parents=True, exist_ok=True)
     log = a.output / "rows.jsonl"
+    body = matrix_markdown if a.matrix else rows_markdown
     if a.fresh and log.exists():
         log.unlink()
     if a.report_only:
-        return write_report(log, a.output)
+        return write_report(log, a.output, body)
     if not a.rivals_only and not a.qconvc.exists():
         raise SystemExit(f"peers.py: {a.qconvc} does not exist; build it (./dev build), name it with --qconvc, "
                          "or use --rivals-only")
@@ -233,7 +249,7 @@ def main():
                     server.close()
         except KeyboardInterrupt:
             print("\ninterrupted: the report covers the rows measured so far", file=sys.stderr)
-    write_report(log, a.output)
+    write_report(log, a.output, body)
 
 
 def jobs_of(a):

@@ -87,10 +87,15 @@ def summarize(records, environment):
     return pairs
 
 
-def markdown(records, environment, pairs):
+def head(environment):
     out = [f"# {environment.get('title', 'qconv and its rivals, one thread')}", ""]
-    out += [f"- {k}: {v:.4g}" if isinstance(v, float) else f"- {k}: {v}"
-            for k, v in environment.items() if v != "" and k != "title"]
+    return out + [f"- {k}: {v:.4g}" if isinstance(v, float) else f"- {k}: {v}"
+                  for k, v in environment.items() if v != "" and k != "title"]
+
+
+def rows_markdown(records, pairs):
+    """Of each pair, what came of every row."""
+    out = []
     for pair, entry in pairs.items():
         out += ["", f"## {pair}, {entry['rows']} rows", ""]
         if "qconv_geomean_gmacs" in entry:
@@ -130,13 +135,14 @@ def markdown(records, environment, pairs):
                       f"{r['percent_of_peak']:.1f}" if "percent_of_peak" in r else "-"]
             cells += [f"{r['ratios'][s]:.2f}" if s in r["ratios"] else "-" for s in rivals]
             out.append("| " + " | ".join(cells) + " |")
-    return "\n".join(out) + "\n"
+    return out
 
 
-def write_report(log, folder):
+def write_report(log, folder, body):
+    """`body` makes the lines that follow what the environment says."""
     records, environment = load(log)
     pairs = summarize(records, environment)
-    text = markdown(records, environment, pairs)
+    text = "\n".join(head(environment) + body(records, pairs)) + "\n"
     for name, content in (("results.md", text), ("results.json", json.dumps(
             dict(environment=environment, pairs=pairs, rows=records), indent=1))):
         beside = folder / (name + ".part")

@@ -13,51 +13,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from bitorch.layers import QConv1d
 from bitorch.layers.qconv1d import QConv1d_NoAct
-from bitorch.quantizations import InputDoReFa, Sign, WeightDoReFa
 from importlib.metadata import version
+
+from pairs import Pair
 
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)  # Job.begin switches it on for training steps
 
 PAD_VALUE = -1.0  # bitorch's default
-
-
-class Quantizer:
-    """One of bitorch's quantizers, by name: sign, inputdorefaB, weightdorefaB, identity."""
-
-    def __init__(self, name):
-        self.name, self.bits = name.rstrip("0123456789"), int("0" + name.lstrip("abcdefghijklmnopqrstuvwxyz"))
-        if self.name not in ("sign", "inputdorefa", "weightdorefa", "identity"):
-            raise ValueError(f"quantizer '{name}': allowed: sign, inputdorefa1..8, weightdorefa1..8, identity")
-
-    def module(self):
-        if self.name == "sign":
-            return Sign()
-        if self.name == "inputdorefa":
-            return InputDoReFa(bits=self.bits)
-        return WeightDoReFa(bits=self.bits)
-
-    def __call__(self, v):
-        """The same in numpy, in float32 as bitorch computes it."""
-        m = np.float32(2**self.bits - 1)
-        if self.name == "identity":
-            return v
-        if self.name == "sign":
-            return np.where(v >= 0, np.float32(1), np.float32(-1))
-        if self.name == "inputdorefa":
-            return np.round(np.clip(v, 0, 1) * m) / m
-        t = np.tanh(v)
-        return 2 * np.round((t / (2 * np.abs(t).max()) + 0.5) * m) / m - 1
-
-
-class Pair:
-    """What both sides compute: QConv1d with two quantizers, or QConv1d_NoAct ("NoAct/sign")."""
-
-    def __init__(self, text):
-        left, _, right = text.partition("/")
-        self.name, self.noact = text, left == "NoAct"
-        self.input = Quantizer("identity" if self.noact else left)
-        self.weight = Quantizer(right)
 
 
 def bitorch_layer(row, pair, weight, threshold=None):

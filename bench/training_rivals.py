@@ -5,7 +5,8 @@ Each sets one layer up, checks its own results, and offers a call to time, as th
 import numpy as np
 import torch
 
-from rivals import PAD_VALUE, Bitorch, Job, Pair, Problem, bitorch_layer, float_tolerance
+from pairs import Pair
+from rivals import PAD_VALUE, Bitorch, Job, Problem, bitorch_layer, float_tolerance
 
 THRESHOLD = 1.0  # of gradient cancellation: bitorch's default
 
@@ -32,7 +33,8 @@ class TrainingProblem(Problem):
         r = self.row
         return [(c, i) for c in {0, r.in_channels - 1} for i in {0, r.width // 2, r.width - 1}]
 
-    def expect_grad_input(self, masked):
+    def expect_grad_input(self):
+        """The convolution's own, without what the quantizer makes of it."""
         r, values = self.row, []
         per_group, out_per_group = r.in_channels // r.groups, r.out_channels // r.groups
         taps = np.arange(r.kernel_size)
@@ -42,9 +44,13 @@ class TrainingProblem(Problem):
             at = i + r.pad_left - taps * r.dilation
             hit = (at % r.stride == 0) & (at >= 0) & (at // r.stride < r.width_out)
             gy = self.grad_output[0, outputs][:, at[hit] // r.stride].astype(np.float64)
-            value = float((gy * self.quantized_weight[outputs, c % per_group][:, taps[hit]]).sum())
-            values.append(value if not masked or abs(self.x[0, c, i]) <= THRESHOLD else 0.0)
+            values.append(float((gy * self.quantized_weight[outputs, c % per_group][:, taps[hit]]).sum()))
         return np.array(values)
+
+    def input_factors(self):
+        """What the layer multiplies them with: the mask and the quantizer's derivative."""
+        x = np.array([self.x[0, c, i] for c, i in self.grad_input_places()])
+        return np.ones(len(x)) if self.pair.noact else (np.abs(x) <= THRESHOLD) * self.pair.input.derivative(x)
 
     def grad_weight_places(self):
         o, c, k = self.weight.shape
@@ -60,24 +66,31 @@ class TrainingProblem(Problem):
             values.append(float((xq * self.grad_output[:, o]).sum()))
         return np.array(values)
 
-    def check_gradients(self, name, grad_input, grad_weight, masked, rounding, offset=0):
-        """`rounding`: that of one result, as a share of the sum's size. offset: of grad_input's positions."""
+    def weight_factors(self):
+        return self.pair.weight.derivative([self.weight[place] for place in self.grad_weight_places()])
+
+    def check_gradients(self, name, grad_input, grad_weight, whole, rounding, offset=0):
+        """whole: of the layer with its quantizers, not of the convolution alone. `rounding`: that of one result, as a
+        share of the sum's size. offset: of grad_input's positions."""
         r = self.row
         checks = []
         if grad_input is not None:
             terms = r.out_channels // r.groups * r.kernel_size / r.stride
             got = [float(grad_input[0, c, i + offset]) for c, i in self.grad_input_places()]
-            checks.append(("grad_input", got, self.expect_grad_input(masked), terms))
+            checks.append(("grad_input", got, self.expect_grad_input(), self.input_factors(), terms))
         if grad_weight is not None:
             got = [float(grad_weight[place]) for place in self.grad_weight_places()]
-            checks.append(("grad_weight", got, self.expect_grad_weight(), r.batch * r.width_out))
+            checks.append(("grad_weight", got, self.expect_grad_weight(), self.weight_factors(),
+                           r.batch * r.width_out))
         worst = 0.0
-        for what, got, want, terms in checks:
-            error = float(np.abs(np.array(got) - want).max())
-            allowed = rounding * (1 + np.sqrt(terms))
-            if not error <= allowed:
-                raise AssertionError(f"{name} computes another {what}: error {error:g}, allowed {allowed:g}")
-            worst = max(worst, error)
+        for what, got, want, factors, terms in checks:
+            factors = factors if whole else np.ones_like(factors)
+            errors = np.abs(np.array(got) - want * factors)
+            allowed = rounding * (1 + np.sqrt(terms)) * np.maximum(1, np.abs(factors))
+            if not (errors <= allowed).all():
+                at = int(np.argmax(~(errors <= allowed)))
+                raise AssertionError(f"{name} computes another {what}: error {errors[at]:g}, allowed {allowed[at]:g}")
+            worst = max(worst, float(errors.max()))
         return worst
 
 
@@ -99,8 +112,7 @@ class Step:
         y, (grad_input, grad_weight) = self.call()
         tolerance = float_tolerance(problem.quantized_weight) + self.rounding * np.sqrt(problem.weight[0].size)
         self.error = problem.check(self.key, y.detach().float(), problem.expect_y(), tolerance)
-        self.error = max(self.error, problem.check_gradients(self.key, grad_input, grad_weight,
-                                                             not problem.pair.noact, self.rounding))
+        self.error = max(self.error, problem.check_gradients(self.key, grad_input, grad_weight, True, self.rounding))
 
     def make(self, problem):
         return bitorch_layer(problem.row, problem.pair, problem.weight, THRESHOLD)
@@ -218,14 +230,15 @@ class TorchModule:
 
 
 def training_jobs(pair_name):
-    pair = Pair(pair_name)
-    job = lambda what, directions, sides, **kwargs: Job(f"{what}, {pair_name}", pair, directions, sides,
-                                                        problem=TrainingProblem, **kwargs)
+    def job(what, directions, sides, training=True, **kwargs):
+        return Job(f"{what}, {pair_name}", Pair(pair_name, training), directions, sides, problem=TrainingProblem, **kwargs)
+
     steps = (QconvStep, BitorchStep, BitorchBf16Step, BitorchCompiledStep)
     return [job("training step", dict(qconv_c="step"), steps, passes=3, gradients=True),
             job("grad_input", dict(qconv="grad-input"), (GradInput, GradInputBf16)),
             job("grad_weight", dict(qconv="grad-weight"), (GradWeight, GradWeightBf16)),
-            job("inference through the module", dict(qconv_c="forward"), (QconvModule, Bitorch, TorchModule))]
+            job("inference through the module", dict(qconv_c="forward"), (QconvModule, Bitorch, TorchModule),
+                training=False)]
 
 
 def call_overhead():

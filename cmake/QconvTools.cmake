@@ -31,11 +31,13 @@ list(TRANSFORM common_sources PREPEND "${PROJECT_SOURCE_DIR}/" OUTPUT_VARIABLE c
 list(REMOVE_ITEM tool_sources "${PROJECT_SOURCE_DIR}/tools/emit_main.cpp"
      "${PROJECT_SOURCE_DIR}/tools/emit.cpp" ${common_paths})
 qconv_embed_text(kernels.json embedded_kernels_json "${PROJECT_BINARY_DIR}/generated/embedded_kernels.cpp")
+qconv_embed_text(bench/matrix.json embedded_matrix_json "${PROJECT_BINARY_DIR}/generated/embedded_matrix.cpp")
 qconv_embed_text(bench/workloads.csv embedded_workloads_csv "${PROJECT_BINARY_DIR}/generated/embedded_workloads.cpp")
 include(QconvSourceHashes)
 qconv_source_hashes("${PROJECT_BINARY_DIR}/generated/source_hashes.cpp")
 add_executable(qconvc ${tool_sources} tests/support/reference.cpp tests/support/reference_backward.cpp
                       "${PROJECT_BINARY_DIR}/generated/embedded_kernels.cpp"
+                      "${PROJECT_BINARY_DIR}/generated/embedded_matrix.cpp"
                       "${PROJECT_BINARY_DIR}/generated/embedded_workloads.cpp"
                       "${PROJECT_BINARY_DIR}/generated/source_hashes.cpp")
 target_compile_definitions(qconvc PRIVATE QCONV_HALIDE_VERSION="${Halide_VERSION}")

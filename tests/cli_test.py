@@ -317,5 +317,71 @@ class Verify(Cli):
         self.refuse(["verify", table, "--input-quantization", "inputdorefa(9)"], "inputdorefa(9)", "1 to 8")
 
 
+class BenchMatrix(Cli):
+    BRIEF = ("--min-time", "0.001", "--repeats", "1")
+
+    def setUp(self):
+        super().setUp()
+        mixed = {"name": "scheduled", "procedure": "mix_linear", "quantizations": ["identity", "sign"], "factor": 0.5}
+        # Its own quantizers do not count.
+        self.layer = self.file("l.json", {**LAYER, "width": 40, "input_quantization": mixed})
+
+    def bench(self, *more):
+        done = self.run_tool("bench", self.layer, "--matrix", *self.BRIEF, *more)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done.stdout
+
+    def test_every_pair_in_every_direction(self):
+        report = json.loads(self.bench("--json"))
+        self.assertTrue(report["complete"])
+        cells = {(c["direction"], c["input_quantization"], c["weight_quantization"]): c for c in report["cells"]}
+        self.assertEqual(len(cells), len(report["cells"]))
+        self.assertEqual(len(cells), 4 * 9 * 9)
+        macs = 8 * 8 * 3 * (40 - 2)
+        for (direction, *_), cell in cells.items():
+            self.assertEqual(cell["row"], "conv")
+            self.assertEqual(cell["macs"], macs * (3 if direction == "step" else 1))
+            for key in ("outputs_checked", "median_us", "compared", "compared_least"):
+                self.assertLess(0, cell[key], (cell["name"], key))
+        self.assertEqual(cells["step", "sign", "sign"]["compared"], 1)
+        # progressive_sign is sign in inference alone.
+        for direction, sign in (("forward", True), ("step", False)):
+            cell = cells[direction, "progressive_sign", "progressive_sign"]
+            self.assertEqual(cell["binary"], sign)
+            self.assertEqual(cell["path"].startswith("b1b1"), sign)
+        self.assertTrue(cells["step", "approxsign", "weightdorefa(1)"]["binary"])
+        self.assertFalse(cells["forward", "inputdorefa(1)", "sign"]["binary"])
+
+    def test_tables_and_summary(self):
+        text = self.bench("--direction", "grad-input", "--threads", "2")
+        lines = [line.split() for line in text.splitlines()]
+        self.assertEqual([line[0] for line in lines if len(line) == 19],
+                         ["sign", "approxsign", "swishsign", "steheaviside", "inputdorefa(1)", "inputdorefa(2)",
+                          "inputdorefa(8)", "identity", "progressive_sign"])
+        for words in ("conv, grad-input: least us", "2 threads", "81 of 81 pairs timed", "20 binary pairs", "least of peak"):
+            self.assertIn(words, text)
+        self.assertNotIn("forward", text)
+
+    def test_bad_input(self):
+        for other in (["--input-quantization", "sign"], ["--weight-quantization", "sign"], ["--bits", "2"], ["--serve"],
+                      ["--layer", "QConv1d"], ["--every-kernel"], ["--compare", "generic,specialised"],
+                      ["--kernels", "generic"], ["--kernel", "x"]):
+            self.refuse(["bench", self.layer, "--matrix", *other], "--matrix", other[0])
+        self.refuse(["bench", self.layer, "--matrix", "--direction", "back"], "--direction", "back")
+        self.refuse(["bench", self.layer, "--matrix", "--filter", "none such"], "--filter 'none such'")
+        layers = self.file("l.json", [LAYER, {**LAYER, "name": "real", "layer": "QConv1d_NoAct"}])
+        self.refuse(["bench", layers, "--matrix"], "--matrix", "'real'", "QConv1d_NoAct", "it must be QConv1d")
+
+    def test_interrupt(self):
+        process = subprocess.Popen([cli_support.QCONVC, "bench", self.layer, "--matrix", "--min-time", "1"],
+                                   stdout=subprocess.PIPE, text=True)
+        self.addCleanup(process.stdout.close)
+        self.assertIn("conv, forward", process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        text = process.stdout.read()
+        self.assertEqual(process.wait(timeout=60), 130, text)
+        self.assertIn("of 324 pairs timed, then interrupted", text)
+
+
 if __name__ == "__main__":
     cli_support.main(__doc__)

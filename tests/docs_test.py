@@ -40,7 +40,7 @@ NOT_RUN = [
     (r"cmake --(preset arm64|build build/arm64|install build/arm64)", "a build of its own, which the arm64 test makes"),
     (r"cmake --(preset |build build/)fuzz", "needs clang; the fuzz tests run the same targets"),
     (r"qconvc compile .*--tuned", "needs records, which tests/cli_tune_test.py makes"),
-    (r"qconvc (tune|bench --direction step)", "long"),
+    (r"qconvc (tune|bench --(direction step|matrix))", "long"),
 ]
 
 

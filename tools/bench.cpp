@@ -8,6 +8,7 @@
 #include <regex>
 
 #include "tools/bench_kernels.h"
+#include "tools/bench_matrix.h"
 #include "tools/bench_rows.h"
 #include "tools/commands.h"
 #include "tools/directions.h"
@@ -34,16 +35,19 @@ struct Options {
     std::string filter;
     std::string direction = "forward";
     BenchSettings settings;
-    bool serve = false;
+    bool serve = false, matrix = false;
+    std::vector<BenchWork> works; // one, but for a matrix
 };
 
-constexpr const char *kStep = "step";
+// A pair of a matrix is timed briefly, as there are hundreds of them.
+constexpr double kMatrixSeconds = 0.06;
+constexpr int kMatrixRepeats = 3;
 
 const std::vector<std::string> kKernelKinds = {"generic", "specialised"};
 
-qconv_quantizer quantizer(const std::string &text, int bits) {
-    qconv_quantizer q = parse_quantizer(text);
-    if (bits > 0 && text.find('(') == std::string::npos) q.bits = bits;
+qconv_quantizer quantizer(const std::string &text, const Options &o) {
+    qconv_quantizer q = timed_quantizer(text, o.works.front());
+    if (o.bits > 0 && text.find('(') == std::string::npos) q.bits = o.bits;
     return q;
 }
 
@@ -65,10 +69,10 @@ std::vector<BenchRow> read_rows(const Options &o) {
         qconv_layer_config_init(&config, parse_layer_kind(o.layer));
         if (config.kind != QCONV_LAYER_CONV1D) {
             config.pad_value = o.pad_value;
-            config.weight_quantization = quantizer(o.weight_quantization, o.bits);
+            config.weight_quantization = quantizer(o.weight_quantization, o);
         }
         if (config.kind == QCONV_LAYER_QCONV1D) {
-            config.input_quantization = quantizer(o.input_quantization, o.bits);
+            config.input_quantization = quantizer(o.input_quantization, o);
             config.gradient_cancellation_threshold = parse_threshold(o.threshold);
         }
         for (const Workload &w : o.input.empty() ? builtin_workloads() : read_workloads(o.input)) {
@@ -94,6 +98,46 @@ std::vector<BenchRow> filter_rows(std::vector<BenchRow> rows, const std::string 
     return rows;
 }
 
+/// What depends on other options.
+void choose_defaults(Options &o, const CLI::App &command) {
+    const auto matrix_default = [&](const char *option) { return o.matrix && command.count(option) == 0; };
+    for (const BenchWork &work : bench_works())
+        if (work_name(work) == o.direction || matrix_default("--direction")) o.works.push_back(work);
+    if (matrix_default("--min-time")) o.settings.seconds = kMatrixSeconds;
+    if (matrix_default("--repeats")) o.settings.repeats = kMatrixRepeats;
+}
+
+/// Unless others are asked for, the matrix takes rows of its own.
+void choose_matrix_rows(std::vector<BenchRow> &rows, const Options &o, const Matrix &matrix) {
+    if (!o.input.empty() || !o.filter.empty()) return;
+    std::erase_if(rows, [&](const BenchRow &row) {
+        return std::find(matrix.rows.begin(), matrix.rows.end(), row.name) == matrix.rows.end();
+    });
+}
+
+/// Sets the threads; one is bound to a CPU, whose number it returns, or -1.
+int take_threads(int threads) {
+    if (qconv_set_num_threads(threads) != QCONV_OK) throw InputError(std::string("--threads: ") + qconv_last_error());
+    return threads == 1 ? pin_to_one_cpu() : -1;
+}
+
+void bench_pairs(const Options &o, std::vector<BenchRow> rows, const TargetInfo &target) {
+    MatrixReport report;
+    report.matrix = builtin_matrix();
+    choose_matrix_rows(rows, o, report.matrix);
+    report.works = o.works;
+    report.threads = o.threads;
+    report.cpu = take_threads(o.threads);
+    PeakMeter peaks(target.name);
+    bench_matrix(rows, o.settings, target, report, peaks);
+    if (o.settings.json) {
+        fmt::print("{}\n", matrix_json(report, peaks).dump(2));
+    } else {
+        print_matrix_summary(report, peaks);
+    }
+    if (report.failed() > 0) throw Error(kExitCheckFailed, fmt::format("bench: {} pairs failed", report.failed()));
+}
+
 void bench(const Options &o) {
     const std::vector<TargetInfo> targets = find_targets({o.target});
     if (targets.size() != 1) throw InputError("--target: bench takes one target");
@@ -101,13 +145,14 @@ void bench(const Options &o) {
     require_cpu_support(target);
     std::vector<BenchRow> rows = read_rows(o);
     if (!o.serve) rows = filter_rows(std::move(rows), o.filter);
+    if (o.matrix) return bench_pairs(o, std::move(rows), target);
     BenchSettings settings = o.settings;
     settings.kinds = o.compare.empty() ? std::vector<std::string>{o.kernels} : o.compare;
     if (settings.kinds.size() > 2 || (settings.kinds.size() == 2 && settings.kinds[0] == settings.kinds[1]))
         throw InputError("--compare: allowed: generic,specialised or specialised,generic");
 
     BenchReport report;
-    report.work = o.direction == kStep ? direction_ops() : BenchWork{parse_op(o.direction, "--direction")};
+    report.work = o.works.front();
     if (is_step(report.work) && (settings.every_kernel || !o.kernel.empty()))
         throw InputError(fmt::format("{}: not with --direction step, whose three kernels differ; take one direction",
                                      settings.every_kernel ? "--every-kernel" : "--kernel"));
@@ -115,8 +160,7 @@ void bench(const Options &o) {
     report.threads = o.threads;
     if (settings.kinds.size() == 2) report.compared = settings.kinds[0] + " / " + settings.kinds[1];
     if (settings.every_kernel) report.compared = "chosen / best";
-    if (qconv_set_num_threads(o.threads) != QCONV_OK) throw InputError(std::string("--threads: ") + qconv_last_error());
-    if (o.threads == 1) report.cpu = pin_to_one_cpu();
+    report.cpu = take_threads(o.threads);
     PeakMeter peaks(target.name);
     if (o.serve) return serve_rows(rows, settings.kinds[0], kernels, report, peaks);
 
@@ -137,9 +181,9 @@ void add_bench_command(CLI::App &app) {
     auto o = std::make_shared<Options>();
     CLI::App *command = app.add_subcommand("bench", "Time layers, as GMAC/s and as percent of this core's peak");
     command->add_option("input", o->input, "Workload table (.csv) or layer file (.json); default: the built-in table");
-    std::vector<std::string> directions = {kStep};
-    for (const qconv_op op : direction_ops())
-        directions.push_back(op_option(op));
+    std::vector<std::string> directions;
+    for (const BenchWork &work : bench_works())
+        directions.push_back(work_name(work));
     command->add_option("-d,--direction", o->direction, "forward, grad-input, grad-weight or step (see below)")
         ->check(CLI::IsMember(directions))
         ->capture_default_str();
@@ -183,18 +227,33 @@ void add_bench_command(CLI::App &app) {
         ->excludes("--compare")
         ->excludes("--every-kernel")
         ->excludes("--filter");
+    CLI::Option *matrix = command->add_flag(
+        "--matrix", o->matrix,
+        fmt::format("Every pair of quantizers (see below); by default in all directions, with --min-time {} and "
+                    "--repeats {}",
+                    kMatrixSeconds, kMatrixRepeats));
+    for (const char *other : {"--layer", "--input-quantization", "--weight-quantization", "--bits", "--kernels",
+                              "--compare", "--kernel", "--every-kernel", "--serve"})
+        matrix->excludes(other);
     command->footer(
         "Every row is checked against the oracle before it is timed. Ctrl-C prints what was measured.\n"
         "A step is forward_training, backward with all gradients, and packing the weights anew, as after an update; "
         "it\n"
-        "counts the multiply-adds of forward three times, and its peak is that of its three kernels' instructions.\n\n"
+        "counts the multiply-adds of forward three times, and its peak is that of its three kernels' instructions.\n"
+        "--matrix gives QConv1d rows each of nine input quantizers with each of nine weight quantizers, beside "
+        "sign/sign,\n"
+        "on a small, a large and a strided row unless a table, a layer file or --filter names others.\n\n"
         "Examples:\n"
         "  qconvc bench\n"
         "  qconvc bench --filter 'wav2vec2|Jasper' --target avx2\n"
         "  qconvc bench --input-quantization 'inputdorefa(4)' --weight-quantization 'weightdorefa(4)'\n"
         "  qconvc bench --direction step --threshold 1 --filter TCN\n"
+        "  qconvc bench --matrix --direction step --filter 'TC-ResNet8/block1.conv_1'\n"
         "  qconvc bench net.json --compare generic,specialised --json");
-    command->callback([o] { bench(*o); });
+    command->callback([o, command] {
+        choose_defaults(*o, *command);
+        bench(*o);
+    });
 }
 
 } // namespace qconv::tools

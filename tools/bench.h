@@ -1,6 +1,7 @@
 // qconvc bench: what to time, and what came of it.
 #pragma once
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -36,8 +37,9 @@ struct BenchResult {
     size_t outputs_checked = 0, packed_bytes = 0;
     qconv_saved saved = QCONV_SAVES_NOTHING;
     size_t state_bytes = 0, input_bytes = 0; // of what backward needs from the forward pass, and of x
-    double compared = 0;                     // this time over that with the other kernel, where two are compared
-    std::string other;                       // that kernel
+    double compared = 0;                     // this median time over that of the other layer, where two are compared
+    double compared_least = 0;               // the same of least times
+    std::string other;                       // that layer's kernels
     std::string error;                       // why the row was not timed
 
     double macs() const;
@@ -63,8 +65,23 @@ void print_bench_header(const BenchReport &report, const PeakMeter &peaks);
 void print_bench_row(const BenchReport &report, const BenchResult &result, const PeakMeter &peaks);
 void print_bench_summary(const BenchReport &report, const PeakMeter &peaks);
 
+/// The peaks alone, a line each.
+void print_peaks(const PeakMeter &peaks);
+
 /// The same as one JSON object.
 nlohmann::json bench_json(const BenchReport &report, const PeakMeter &peaks);
 nlohmann::json bench_row_json(const BenchResult &result, const PeakMeter &peaks, int threads);
+nlohmann::json peaks_json(const PeakMeter &peaks);
+
+/// Of the median peaks of its parts.
+double percent_of_peak(const BenchResult &result, const PeakMeter &peaks, int threads);
+
+template <typename Value>
+double geometric_mean(const std::vector<const BenchResult *> &results, const Value &value) {
+    double sum = 0;
+    for (const BenchResult *result : results)
+        sum += std::log(value(*result));
+    return results.empty() ? 0 : std::exp(sum / static_cast<double>(results.size()));
+}
 
 } // namespace qconv::tools

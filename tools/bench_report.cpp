@@ -32,10 +32,6 @@ double percent_of(const BenchResult &r, double macs_per_second) {
     return macs_per_second > 0 ? 100 * r.gmacs() * 1e9 / macs_per_second : 0;
 }
 
-double percent(const BenchResult &r, const PeakMeter &peaks, int threads) {
-    return percent_of(r, median_ideal(r, peaks, threads));
-}
-
 /// Values of the parts, "a + b + c"; one of them where all agree.
 template <typename Value>
 std::string joined(const BenchResult &r, const Value &value) {
@@ -57,19 +53,11 @@ std::vector<const BenchResult *> timed(const BenchReport &report) {
     return rows;
 }
 
-template <typename Value>
-double geometric_mean(const std::vector<const BenchResult *> &rows, const Value &value) {
-    double sum = 0;
-    for (const BenchResult *r : rows)
-        sum += std::log(value(*r));
-    return rows.empty() ? 0 : std::exp(sum / static_cast<double>(rows.size()));
-}
-
 constexpr size_t kWorstRows = 5;
 
 /// "forward", or what a step is made of.
 std::string described(const BenchWork &work) {
-    return is_step(work) ? "step: forward_training, backward with all gradients, set_weights" : op_option(work[0]);
+    return work_name(work) + (is_step(work) ? ": forward_training, backward with all gradients, set_weights" : "");
 }
 
 /// What a step packs and keeps, over all rows.
@@ -98,6 +86,10 @@ const char *saved_name(qconv_saved saved) {
 }
 
 } // namespace
+
+double percent_of_peak(const BenchResult &result, const PeakMeter &peaks, int threads) {
+    return percent_of(result, median_ideal(result, peaks, threads));
+}
 
 double BenchResult::macs() const {
     return std::accumulate(parts.begin(), parts.end(), 0.0,
@@ -128,7 +120,7 @@ void print_bench_row(const BenchReport &report, const BenchResult &r, const Peak
         const bool step = is_step(report.work);
         fmt::print("{:<38} {:<30} {:>11.2f} {:>11.2f} {:>5.2f}x {:>8.1f} {:>6.1f}", r.name,
                    step ? paths(r) : r.kernels(), r.timing.median, r.timing.least, r.timing.spread, r.gmacs(),
-                   percent(r, peaks, report.threads));
+                   percent_of_peak(r, peaks, report.threads));
         if (step)
             fmt::print(" {:>6.1f} {:>5.1f}%", r.packing_percent(),
                        100 * static_cast<double>(r.saved_bytes()) / static_cast<double>(r.input_bytes));
@@ -140,7 +132,7 @@ void print_bench_row(const BenchReport &report, const BenchResult &r, const Peak
 
 void print_bench_summary(const BenchReport &report, const PeakMeter &peaks) {
     const std::vector<const BenchResult *> rows = timed(report);
-    const auto percent_now = [&](const BenchResult &r) { return percent(r, peaks, report.threads); };
+    const auto percent_now = [&](const BenchResult &r) { return percent_of_peak(r, peaks, report.threads); };
     fmt::print("\n{} of {} rows timed{}; every one was checked against the oracle first\n", rows.size(),
                report.results.size(), report.complete ? "" : ", then interrupted");
     if (rows.empty()) return;
@@ -166,7 +158,12 @@ void print_bench_summary(const BenchReport &report, const PeakMeter &peaks) {
     if (report.overhead_us > 0)
         fmt::print("\na call costs {:.2f} us beyond its kernel{}, on the row with the least work", report.overhead_us,
                    is_step(report.work) ? "s and packing" : "");
-    fmt::print("\npeaks of one core, measured between the rows (median, best, samples):\n");
+    fmt::print("\n");
+    print_peaks(peaks);
+}
+
+void print_peaks(const PeakMeter &peaks) {
+    fmt::print("peaks of one core, measured between the rows (median, best, samples):\n");
     for (int k = 0; k < static_cast<int>(PeakKind::Kinds); k++) {
         const auto kind = static_cast<PeakKind>(k);
         if (peaks.samples(kind) == 0) continue;
@@ -194,7 +191,7 @@ nlohmann::json bench_row_json(const BenchResult &r, const PeakMeter &peaks, int 
     json["peak_kind"] = joined(r, [](const BenchPart &part) { return std::string(peak_name(peak_kind(part.path))); });
     // The peak in MACs of this layer: a product of several bit-planes costs as many steps.
     json["peak_gmacs"] = median_ideal(r, peaks, threads) / 1e9;
-    json["percent_of_peak"] = percent(r, peaks, threads);
+    json["percent_of_peak"] = percent_of_peak(r, peaks, threads);
     json["percent_of_best_peak"] = percent_of(r, ideal(r, best, threads));
     json["outputs_checked"] = r.outputs_checked;
     json["packed_bytes"] = r.packed_bytes;
@@ -209,34 +206,40 @@ nlohmann::json bench_row_json(const BenchResult &r, const PeakMeter &peaks, int 
     }
     if (r.compared > 0) {
         json["compared"] = r.compared;
+        if (r.compared_least > 0) json["compared_least"] = r.compared_least;
         json["other_kernel"] = r.other;
+    }
+    return json;
+}
+
+nlohmann::json peaks_json(const PeakMeter &peaks) {
+    nlohmann::json json = nlohmann::json::object();
+    for (int k = 0; k < static_cast<int>(PeakKind::Kinds); k++) {
+        const auto kind = static_cast<PeakKind>(k);
+        if (peaks.samples(kind) == 0) continue;
+        json[peak_name(kind)] = {{"median_gmacs", peaks.median(kind) / 1e9},
+                                 {"best_gmacs", peaks.best(kind) / 1e9},
+                                 {"samples", peaks.samples(kind)},
+                                 {"instructions", peak_instructions(kind, peaks.target())}};
     }
     return json;
 }
 
 nlohmann::json bench_json(const BenchReport &report, const PeakMeter &peaks) {
     const std::vector<const BenchResult *> rows = timed(report);
-    nlohmann::json json = {{"direction", is_step(report.work) ? "step" : op_option(report.work[0])},
+    nlohmann::json json = {{"direction", work_name(report.work)},
                            {"threads", report.threads},
                            {"cpu", report.cpu},
                            {"target", peaks.target()},
                            {"complete", report.complete},
                            {"rows", nlohmann::json::array()},
-                           {"peaks", nlohmann::json::object()}};
+                           {"peaks", peaks_json(peaks)}};
     for (const BenchResult &r : report.results)
         json["rows"].push_back(bench_row_json(r, peaks, report.threads));
-    for (int k = 0; k < static_cast<int>(PeakKind::Kinds); k++) {
-        const auto kind = static_cast<PeakKind>(k);
-        if (peaks.samples(kind) == 0) continue;
-        json["peaks"][peak_name(kind)] = {{"median_gmacs", peaks.median(kind) / 1e9},
-                                          {"best_gmacs", peaks.best(kind) / 1e9},
-                                          {"samples", peaks.samples(kind)},
-                                          {"instructions", peak_instructions(kind, peaks.target())}};
-    }
     if (!rows.empty()) {
         json["geometric_mean_gmacs"] = geometric_mean(rows, [](const BenchResult &r) { return r.gmacs(); });
         json["geometric_mean_percent"] =
-            geometric_mean(rows, [&](const BenchResult &r) { return percent(r, peaks, report.threads); });
+            geometric_mean(rows, [&](const BenchResult &r) { return percent_of_peak(r, peaks, report.threads); });
     }
     if (report.overhead_us > 0) json["call_overhead_us"] = report.overhead_us;
     if (!report.compared.empty()) json["compared"] = report.compared;

@@ -4,10 +4,11 @@
 
 #include <algorithm>
 #include <iostream>
-#include <memory>
+#include <optional>
 
 #include "tools/errors.h"
 #include "tools/files.h"
+#include "tools/layer_file.h"
 
 namespace qconv::tools {
 namespace {
@@ -66,32 +67,13 @@ private:
     std::vector<Turn> turns_;
 };
 
-/// Times one row with each of one or two choices of kernels, turn by turn; the first one is reported.
+/// Times one row with each of one or two choices of kernels.
 BenchResult bench_row(const BenchRow &row, const std::vector<KernelChoice> &choices, const BenchSettings &settings,
                       const BenchWork &work, PeakMeter &peaks) {
-    std::vector<std::unique_ptr<TimedLayer>> layers;
-    size_t checked = 0;
-    Turns turns;
-    for (const KernelChoice &choice : choices) {
-        TimedLayer &layer = *layers.emplace_back(make_layer(row, work, choice));
-        checked = layer.verify();
-        turns.add([&layer] { layer.call(); });
-    }
-    if (is_step(work)) turns.add([&] { layers.front()->pack(); });
-    BenchResult result = describe(row, *layers.front(), work);
-    result.outputs_checked = checked;
-    for (int turn = 0; turn < settings.repeats && !interrupted(); turn++) {
-        turns.take(settings.seconds / settings.repeats);
-        sample_peaks(result, peaks);
-    }
-    check_interrupt(); // a row cut short is no measurement
-    result.timing = turns.timing(0);
-    if (is_step(work)) result.packing = turns.timing(layers.size()).median;
-    if (layers.size() > 1) {
-        result.compared = result.timing.median / turns.timing(1).median;
-        result.other = describe(row, *layers[1], work).kernels();
-    }
-    return result;
+    std::vector<CheckedLayer> layers;
+    for (const KernelChoice &choice : choices)
+        layers.emplace_back(row, work, choice);
+    return time_layer(row, layers[0], layers.size() > 1 ? &layers[1] : nullptr, settings, work, peaks);
 }
 
 /// Times every other kernel that can serve the row, and notes the fastest.
@@ -133,6 +115,38 @@ double least_call_overhead(const std::vector<BenchRow> &rows, const std::string 
 
 } // namespace
 
+qconv_quantizer timed_quantizer(const std::string &text, const BenchWork &work) {
+    qconv_quantizer quantizer = parse_quantizer(text);
+    if (quantizer.kind == QCONV_PROGRESSIVE_SIGN) quantizer.training = work != BenchWork{QCONV_OP_FORWARD};
+    return quantizer;
+}
+
+CheckedLayer::CheckedLayer(const BenchRow &row, const BenchWork &work, const KernelChoice &kernels)
+    : layer(make_layer(row, work, kernels)), outputs_checked(layer->verify()) {}
+
+BenchResult time_layer(const BenchRow &row, const CheckedLayer &timed, const CheckedLayer *other,
+                       const BenchSettings &settings, const BenchWork &work, PeakMeter &peaks) {
+    Turns turns;
+    turns.add([&] { timed.layer->call(); });
+    if (other) turns.add([&] { other->layer->call(); });
+    if (is_step(work)) turns.add([&] { timed.layer->pack(); });
+    BenchResult result = describe(row, *timed.layer, work);
+    result.outputs_checked = timed.outputs_checked;
+    for (int turn = 0; turn < settings.repeats && !interrupted(); turn++) {
+        turns.take(settings.seconds / settings.repeats);
+        sample_peaks(result, peaks);
+    }
+    check_interrupt(); // a row cut short is no measurement
+    result.timing = turns.timing(0);
+    if (is_step(work)) result.packing = turns.timing(other ? 2 : 1).median;
+    if (other) {
+        result.compared = result.timing.median / turns.timing(1).median;
+        result.compared_least = result.timing.least / turns.timing(1).least;
+        result.other = describe(row, *other->layer, work).kernels();
+    }
+    return result;
+}
+
 void bench_rows(const std::vector<BenchRow> &rows, const BenchSettings &settings, const BenchKernels &kernels,
                 BenchReport &report, PeakMeter &peaks) {
     for (int i = 0; i < 5; i++)
@@ -162,8 +176,8 @@ void bench_rows(const std::vector<BenchRow> &rows, const BenchSettings &settings
 
 void serve_rows(const std::vector<BenchRow> &rows, const std::string &kind, const BenchKernels &kernels,
                 const BenchReport &report, PeakMeter &peaks) {
-    std::unique_ptr<TimedLayer> layer;
-    size_t current = rows.size(), checked = 0;
+    std::optional<CheckedLayer> checked;
+    size_t current = rows.size();
     for (std::string line; std::getline(std::cin, line) && !interrupted();) {
         nlohmann::json answer;
         try {
@@ -171,23 +185,23 @@ void serve_rows(const std::vector<BenchRow> &rows, const std::string &kind, cons
             const size_t row = request.at("row");
             if (row >= rows.size()) throw InputError(fmt::format("row {}: allowed: 0 to {}", row, rows.size() - 1));
             if (row != current) {
-                layer.reset();
+                checked.reset();
                 current = rows.size();
-                layer = make_layer(rows[row], report.work, kernels.choose(row, kind));
-                checked = layer->verify();
+                checked.emplace(rows[row], report.work, kernels.choose(row, kind));
                 current = row;
             }
-            BenchResult result = describe(rows[row], *layer, report.work);
+            TimedLayer &layer = *checked->layer;
+            BenchResult result = describe(rows[row], layer, report.work);
             sample_peaks(result, peaks);
             const double seconds = request.value("seconds", 0.1);
             std::vector<double> samples, packing;
-            const int64_t calls = sample_calls([&] { layer->call(); }, seconds, 3, samples);
+            const int64_t calls = sample_calls([&] { layer.call(); }, seconds, 3, samples);
             result.timing = summarize_samples(samples, calls);
             if (is_step(report.work)) {
-                sample_calls([&] { layer->pack(); }, seconds / 10, 3, packing);
+                sample_calls([&] { layer.pack(); }, seconds / 10, 3, packing);
                 result.packing = summarize_samples(packing, 0).median;
             }
-            result.outputs_checked = checked;
+            result.outputs_checked = checked->outputs_checked;
             answer = bench_row_json(result, peaks, report.threads);
             answer["row"] = row;
         } catch (const std::exception &error) {

@@ -29,6 +29,18 @@ bool does(const BenchWork &work, qconv_op op) {
 
 } // namespace
 
+std::vector<BenchWork> bench_works() {
+    std::vector<BenchWork> works;
+    for (const qconv_op op : direction_ops())
+        works.push_back({op});
+    works.push_back(direction_ops());
+    return works;
+}
+
+std::string work_name(const BenchWork &work) {
+    return is_step(work) ? "step" : op_option(work.front());
+}
+
 int pin_to_one_cpu() {
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return -1;

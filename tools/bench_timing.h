@@ -37,6 +37,10 @@ using BenchWork = std::vector<qconv_op>;
 inline bool is_step(const BenchWork &work) {
     return work.size() > 1;
 }
+/// Each direction, then the step.
+std::vector<BenchWork> bench_works();
+/// "forward", "grad-input", "grad-weight", "step".
+std::string work_name(const BenchWork &work);
 
 /// Kernels to force, by op; those left out are the runtime's choice.
 using KernelChoice = std::map<qconv_op, std::string>;

@@ -6,6 +6,7 @@
 namespace qconv::tools {
 
 extern const std::string_view embedded_kernels_json;  // kernels.json
+extern const std::string_view embedded_matrix_json;   // bench/matrix.json
 extern const std::string_view embedded_workloads_csv; // bench/workloads.csv
 
 } // namespace qconv::tools
