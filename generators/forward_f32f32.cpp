@@ -33,6 +33,7 @@ public:
         stages.phased = !splits_phases() ? Func() : input.back();
         stages.out_block = out_block;
         stages.acc = acc, stages.taps = taps, stages.rows = rows, stages.weights = weights;
+        stages.many_rows = channels() > kernel_size();
         schedules::apply(stages, context());
     }
 

@@ -83,6 +83,7 @@ struct ForwardStages : OutputStages {
     /// The reduction: acc(w, o, g, n), one update over `taps` and `rows`, then those of more_sums (of the leftovers).
     Halide::Func acc;
     Halide::RVar taps, rows;
+    Halide::Expr many_rows; ///< there are more of them than taps; may be undefined
     std::vector<Sums> more_sums;
     /// Set where acc also sums the elements of a word: the reduction of a dot-product instruction.
     Halide::RVar dot;
