@@ -126,8 +126,8 @@ protected:
         stages.warp = this->warp, stages.in_warp = this->in_warp;
         stages.padded = padded, stages.passes = passes, stages.factor = factor;
         stages.passes_cases = {from_state()};
-        stages.factor_cases = {factor_kind == int(Surrogate::One), from_state(),
-                               factor_kind == int(Surrogate::Within), mix == 0.0f};
+        stages.factor_cases = {factor_kind == int(Surrogate::One), from_state(), factor_kind == int(Surrogate::Within),
+                               mix == 0.0f};
         stages.factor_kinds = derivatives;
     }
 
@@ -141,7 +141,8 @@ protected:
         this->estimate_buffer(tap_shift, {this->kernel_taps});
         this->estimate_buffer(phase_start, {step + 1});
         this->estimate_buffer(x, {in, this->group_channels(), group_count, images});
-        this->estimate_buffer(state, {int(state_words(in)), state_planes(1), this->group_channels(), group_count, images});
+        this->estimate_buffer(state,
+                              {int(state_words(in)), state_planes(1), this->group_channels(), group_count, images});
         const int columns = this->blocks(in, step);
         this->estimate_buffer(grad_input, {step, columns, this->group_channels(), group_count, images});
         stride_in.set_estimate(step);
@@ -194,11 +195,11 @@ private:
         const Expr unlimited = strict_float(threshold != threshold); // NaN: no threshold
         const Expr within = unlimited || quantizers::at_most(abs(v), threshold);
         using quantizers::choose;
-        // By bits: of a select, Halide would take the condition for one of the stage's, and reckon with a threshold of NaN
-        // as if there were none.
+        // By bits: of a select, Halide would take the condition for one of the stage's, and reckon with a threshold of
+        // NaN as if there were none.
         const Expr kept = reinterpret<uint32_t>(derivative) & select(within, UInt(32).max(), cast<uint32_t>(0));
-        const Expr of_input = choose(factor_kind == int(Surrogate::Within), select(within, 1.0f, 0.0f),
-                                     reinterpret<float>(kept));
+        const Expr of_input =
+            choose(factor_kind == int(Surrogate::Within), select(within, 1.0f, 0.0f), reinterpret<float>(kept));
         factor(args) = choose(factor_kind == int(Surrogate::One), 1.0f,
                               choose(from_state(), cast<float>(cast<int32_t>(bit)), of_input));
     }

@@ -50,8 +50,8 @@ public:
     Output<Halide::Buffer<float, 4>> grad_weight{"grad_weight"};
 
 protected:
-    Halide::Var k{"k"}; ///< tap
-    Halide::Var i{"i"}; ///< position of x
+    Halide::Var k{"k"};              ///< tap
+    Halide::Var i{"i"};              ///< position of x
     schedules::InputValues prepared; ///< of input_values(), if that is called
 
     /// Whether the rows of factor and grad_weight are one dimension, of channels and their taps, and the next is 1.
@@ -128,9 +128,7 @@ protected:
         return padded;
     }
     /// What the result at weight (at, c, o, g) is multiplied by.
-    Expr factor_of(const Halide::Var &at) const {
-        return Halide::select(has_no_factor(), 1.0f, factor(at, c, o, g));
-    }
+    Expr factor_of(const Halide::Var &at) const { return Halide::select(has_no_factor(), 1.0f, factor(at, c, o, g)); }
     /// Fills the part of a schedule's stages that every form has.
     void fill(schedules::GradWeightStages &stages) const {
         stages.grad_weight = grad_weight;

@@ -1,6 +1,6 @@
-// grad_weight of inputs of one bit by table lookup. For every group of G = table_channels neighbouring output positions a
-// table holds, for each output channel, the 2^G sums of their gradients times bits; each input channel and tap then adds
-// the one entry that the bits of its G inputs choose: G multiply-accumulates an addition, over a vector of output
+// grad_weight of inputs of one bit by table lookup. For every group of G = table_channels neighbouring output positions
+// a table holds, for each output channel, the 2^G sums of their gradients times bits; each input channel and tap then
+// adds the one entry that the bits of its G inputs choose: G multiply-accumulates an addition, over a vector of output
 // channels.
 #include "grad_weight.h"
 #include "lookup.h"
@@ -49,7 +49,8 @@ public:
         if (using_autoscheduler()) return estimate_call(estimated_tile());
         schedules::GradWeightLookupStages stages;
         fill(stages);
-        stages.transposed = transposed, stages.bits = bits, stages.bits_cases = {from_state(), quantizer == QCONV_SIGN}, stages.padded = padded, stages.index = index;
+        stages.transposed = transposed, stages.bits = bits, stages.bits_cases = {from_state(), quantizer == QCONV_SIGN},
+        stages.padded = padded, stages.index = index;
         stages.table = lookup.table, stages.halves = lookup.halves, stages.entry = j;
         stages.table_entries = 1 << table_channels;
         stages.acc = acc, stages.tables = table_number, stages.chunk = chunk, stages.tile = tile,

@@ -16,8 +16,9 @@ struct LookupTable {
     std::vector<Halide::Func> halves;
 };
 
-/// table(before..., entry, after...): bit b of entry set adds value(b), clear subtracts it (or `share` times it), 0 <= b <
-/// `bits`. value(b) may mention `before` and `after`. The halves are summed first, so that an entry costs one addition.
+/// table(before..., entry, after...): bit b of entry set adds value(b), clear subtracts it (or `share` times it), 0 <=
+/// b < `bits`. value(b) may mention `before` and `after`. The halves are summed first, so that an entry costs one
+/// addition.
 inline LookupTable build_table(int bits, const std::vector<Halide::Var> &before, const Halide::Var &entry,
                                const std::vector<Halide::Var> &after, const std::function<Halide::Expr(int)> &value,
                                const Halide::Expr &share = Halide::Expr()) {

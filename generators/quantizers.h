@@ -14,8 +14,8 @@ namespace qconv::quantizers {
 
 using Halide::Expr;
 
-/// `yes` where `condition` holds, else `no`, of which only one is evaluated: a branch. In vectors `condition` must be the
-/// same for all lanes, as an argument of the kernel is.
+/// `yes` where `condition` holds, else `no`, of which only one is evaluated: a branch. In vectors `condition` must be
+/// the same for all lanes, as an argument of the kernel is.
 inline Expr choose(const Expr &condition, const Expr &yes, const Expr &no) {
     using Halide::Internal::Call;
     return Call::make(yes.type(), Call::if_then_else, {condition, yes, no}, Call::PureIntrinsic);
@@ -83,8 +83,8 @@ inline Expr inputdorefa_gradient(const Expr &) {
     return 1.0f;
 }
 
-/// The integer level 0..levels of weightdorefa, as a float; NaN gives NaN. `divisor` is 2 * max|tanh(V)| over the whole tensor V that v
-/// belongs to.
+/// The integer level 0..levels of weightdorefa, as a float; NaN gives NaN. `divisor` is 2 * max|tanh(V)| over the whole
+/// tensor V that v belongs to.
 inline Expr weightdorefa_level(const Expr &v, const Expr &levels, const Expr &divisor) {
     return Halide::round((hyperbolic_tangent(v) / divisor + 0.5f) * levels);
 }
@@ -110,14 +110,15 @@ inline Expr identity_gradient(const Expr &) {
     return 1.0f;
 }
 
-/// Which of several formulas a call wants is known at run time only, and a kernel must not evaluate the others: they are
-/// a stage of their own, specialised on each kind. Conditions are spelled `kind == ...`, which is what specialising folds.
+/// Which of several formulas a call wants is known at run time only, and a kernel must not evaluate the others: they
+/// are a stage of their own, specialised on each kind. Conditions are spelled `kind == ...`, which is what specialising
+/// folds.
 using schedules::KindStage;
 
-/// stage(at) = the forward function that `kind` selects: identity, sign (which also stands for approxsign, swishsign and
-/// progressive_sign in evaluation), steheaviside, inputdorefa, weightdorefa, or progressive_sign in training.
+/// stage(at) = the forward function that `kind` selects: identity, sign (which also stands for approxsign, swishsign
+/// and progressive_sign in evaluation), steheaviside, inputdorefa, weightdorefa, or progressive_sign in training.
 inline KindStage forward(const std::string &name, const std::vector<Halide::Var> &at, const Expr &kind, const Expr &v,
-                          const Expr &levels, const Expr &divisor) {
+                         const Expr &levels, const Expr &divisor) {
     using Halide::strict_float;
     Expr value = strict_float(progressive_sign(v, divisor));
     value = choose(kind == QCONV_WEIGHTDOREFA, strict_float(weightdorefa(v, levels, divisor)), value);
@@ -134,7 +135,7 @@ inline KindStage forward(const std::string &name, const std::vector<Halide::Var>
 
 /// stage(at) = the surrogate gradient that `kind` selects; identity stands for all of derivative 1.
 inline KindStage gradient(const std::string &name, const std::vector<Halide::Var> &at, const Expr &kind, const Expr &v,
-                           const Expr &beta) {
+                          const Expr &beta) {
     Expr factor = choose(kind == QCONV_STEHEAVISIDE, steheaviside_gradient(v), 1.0f);
     factor = choose(kind == QCONV_SWISHSIGN, swishsign_gradient(v, beta), factor);
     factor = choose(kind == QCONV_APPROXSIGN, approxsign_gradient(v), factor);

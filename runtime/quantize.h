@@ -63,9 +63,9 @@ private:
         qconv_quantizer quantizer;
         Representation form;
         float divisor;
-        float threshold = 0;      // of one bit: the least value of level 1
-        bool nan_is_one = false;  // of one bit
-        bool needs_tanh = false;  // levels of several bits of weightdorefa are prepared:
+        float threshold = 0;     // of one bit: the least value of level 1
+        bool nan_is_one = false; // of one bit
+        bool needs_tanh = false; // levels of several bits of weightdorefa are prepared:
         const float *tensor_start = nullptr;
         const std::uint8_t *prepared = nullptr;
     };

@@ -65,8 +65,8 @@ bool unit_derivative(const MixedQuantizer &mixed) {
 }
 
 qconv_quantizer_kind derivative_kind(const qconv_quantizer &quantizer) {
-    const bool derived = quantizer.kind == QCONV_APPROXSIGN || quantizer.kind == QCONV_SWISHSIGN ||
-                         quantizer.kind == QCONV_STEHEAVISIDE;
+    const bool derived =
+        quantizer.kind == QCONV_APPROXSIGN || quantizer.kind == QCONV_SWISHSIGN || quantizer.kind == QCONV_STEHEAVISIDE;
     return derived ? quantizer.kind : QCONV_IDENTITY;
 }
 

@@ -182,8 +182,8 @@ void qconv_layer::run_grad_weight(const qconv::GradWeightPlan &plan, const qconv
     for (std::int64_t done = 0; done < input.batch; done += plan.samples) {
         qconv::CallContext context(workspace, plan.slab, plan.workers, plan.extra);
         qconv::call_grad_weight(op_kernel(QCONV_OP_GRAD_WEIGHT), config_, plan,
-                                qconv::slice(config_, input, done, plan.samples), divisors,
-                                weight_factors_.as<float>(), done == 0 ? grad_weight : sums, context);
+                                qconv::slice(config_, input, done, plan.samples), divisors, weight_factors_.as<float>(),
+                                done == 0 ? grad_weight : sums, context);
         if (done > 0) std::transform(grad_weight, grad_weight + weights, sums, grad_weight, std::plus<>());
     }
 }

@@ -42,7 +42,8 @@ constexpr int groups_of_task = 8;
 void schedule_values(const InputValues &prepared);
 
 /// The stages of `kinds`, for each vector of `lanes` that `consumer`, whose Var is `at`, computes.
-void schedule_kinds(const std::vector<KindStage> &kinds, const Halide::Func &consumer, const Halide::Var &at, int lanes);
+void schedule_kinds(const std::vector<KindStage> &kinds, const Halide::Func &consumer, const Halide::Var &at,
+                    int lanes);
 
 /// Tables of positions p: all entries of one vector of positions together, so that they share the half sums.
 void build_tables(Halide::Func table, const std::vector<Halide::Func> &halves, const Halide::LoopLevel &level,

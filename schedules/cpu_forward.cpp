@@ -113,8 +113,8 @@ void Cpu::schedule_sums(const ForwardStages &s, const LoopLevel &level, const Ta
             acc.update().reorder(s.w, s.o, s.taps, s.rows);
         }
         acc.update().vectorize(s.w, lanes).unroll(s.w).unroll(s.o);
-        // A loop over few taps takes as long to begin as to run. On Zen 3, 2026-12-01: 58 -> 84% of the FMA peak for three
-        // taps, 30 -> 88% for one. Of longer vectors it was not measured.
+        // A loop over few taps takes as long to begin as to run. On Zen 3, 2026-12-01: 58 -> 84% of the FMA peak for
+        // three taps, 30 -> 88% for one. Of longer vectors it was not measured.
         if (s.many_rows.defined() && target.arch == Target::X86 && natural <= 8)
             acc.update().specialize(s.many_rows).reorder(s.rows, s.taps);
         if (s.weights.defined()) {

@@ -17,8 +17,8 @@ struct KindStage {
     std::vector<Halide::Expr> cases;
 };
 
-/// The values of a quantized input, values(i, c, g, n) at the positions of x, 32 of which may share words of a state: wanted
-/// once per call, if at all. The stage that pads the input reads them in no case of padded_cases.
+/// The values of a quantized input, values(i, c, g, n) at the positions of x, 32 of which may share words of a state:
+/// wanted once per call, if at all. The stage that pads the input reads them in no case of padded_cases.
 struct InputValues {
     Halide::Func values{"values"};
     std::vector<Halide::Expr> values_cases, padded_cases;
@@ -46,8 +46,8 @@ struct OutputStages {
     Halide::Var p;
     bool tile_input = false;
     Halide::Var input_tile;
-    /// Conditions worth code of their own for the first input stage, and the values that it reads in the other cases (no
-    /// values_cases: there are none).
+    /// Conditions worth code of their own for the first input stage, and the values that it reads in the other cases
+    /// (no values_cases: there are none).
     std::vector<Halide::Expr> first_stage_cases;
     InputValues prepared;
     /// Small tables indexed by step, wanted once per call. May be empty.

@@ -208,8 +208,8 @@ int plain_save_state(void **arguments) {
             std::vector<uint32_t> words(static_cast<size_t>(planes), 0);
             for (int64_t b = 0; b < 32 && 32 * v + b < extent(x, 0); ++b) {
                 const float value = at<float>(x, {32 * v + b, row}), becomes = quantized(kind, levels, value);
-                const auto level = static_cast<uint32_t>(
-                    kind == QCONV_INPUTDOREFA ? std::lround(becomes * levels) : becomes > 0);
+                const auto level =
+                    static_cast<uint32_t>(kind == QCONV_INPUTDOREFA ? std::lround(becomes * levels) : becomes > 0);
                 const bool passes = (std::isnan(threshold) || std::fabs(value) <= threshold) &&
                                     (kind != QCONV_STEHEAVISIDE || std::fabs(value) <= 1);
                 for (size_t plane = 0; plane + 1 < words.size(); ++plane)
@@ -395,7 +395,8 @@ TEST_CASE("packing: backward kernels that cannot represent a layer are refused",
     CHECK(mismatch(weight, config) == nullptr);
     config.weight_quantization = quantizer(QCONV_WEIGHTDOREFA, 1);
     CHECK(mismatch(input, config) == nullptr);
-    // What is of one bit is looked up; what is not has no such kernel. A state stands for x unless a derivative needs it.
+    // What is of one bit is looked up; what is not has no such kernel. A state stands for x unless a derivative needs
+    // it.
     for (const auto kind : {QCONV_SIGN, QCONV_STEHEAVISIDE, QCONV_APPROXSIGN, QCONV_SWISHSIGN, QCONV_INPUTDOREFA,
                             QCONV_WEIGHTDOREFA, QCONV_IDENTITY}) {
         for (const int bits : {1, 3}) {

@@ -336,8 +336,8 @@ TEST_CASE("packing: the example of layout.h", "[packing]") {
     PackScratch scratch;
     PackedForward packed;
     PackScratch levels;
-    pack_forward(packed, b1b1(8, 8, 1, 1), config, TensorQuantizer(weight_quantizer(config), weight, levels), weight, {},
-                 scratch);
+    pack_forward(packed, b1b1(8, 8, 1, 1), config, TensorQuantizer(weight_quantizer(config), weight, levels), weight,
+                 {}, scratch);
     CHECK(packed.weight.as<uint8_t>()[0] == 0x19);
 }
 

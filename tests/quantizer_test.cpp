@@ -56,7 +56,7 @@ qconv_quantizer_kind effective_kind(const qconv_quantizer &q) {
     return q.kind == QCONV_PROGRESSIVE_SIGN && q.training == 0 ? QCONV_SIGN : q.kind;
 }
 
-/// The kinds that quantizers::forward knows: sign stands for all that go forward as sign.
+/// The kinds that quantizers::forward() has cases for: sign stands for all that go forward as sign.
 qconv_quantizer_kind forward_kind(const qconv_quantizer &q) {
     const qconv_quantizer_kind kind = effective_kind(q);
     return kind == QCONV_APPROXSIGN || kind == QCONV_SWISHSIGN ? QCONV_SIGN : kind;
@@ -111,9 +111,10 @@ public:
         std::copy(v.begin(), v.end(), input_.begin());
     }
 
+    Halide::Var x{"x"}; ///< what the expressions are of, for stages of their own
+
     template <typename Build>
     std::vector<float> operator()(const Build &build) const {
-        Halide::Var x;
         Halide::Func f;
         f(x) = Halide::cast<float>(build(input_(x)));
         // Two ways to compile an expression: lane by lane, and in vectors.
@@ -157,14 +158,20 @@ TEST_CASE("quantizers: forward and surrogate expressions give bitorch's values",
         const auto forward = evaluate(
             [&](const Expr &v) { return mixed(forward_of(first, v, tensor_max), forward_of(next, v, tensor_max)); });
         const auto selected = evaluate([&](const Expr &v) {
-            return mixed(quantizers::forward(forward_kind(first), v, levels(first), divisor(first, tensor_max)),
-                         quantizers::forward(forward_kind(next), v, levels(next), divisor(next, tensor_max)));
+            const auto by = [&](const qconv_quantizer &q) -> Expr {
+                return quantizers::forward("by", {evaluate.x}, int(forward_kind(q)), v, levels(q),
+                                           divisor(q, tensor_max))
+                    .stage(evaluate.x);
+            };
+            return mixed(by(first), by(next));
         });
         const auto gradient =
             evaluate([&](const Expr &v) { return mixed(gradient_of(first, v), gradient_of(next, v)); });
         const auto selected_gradient = evaluate([&](const Expr &v) {
-            return mixed(quantizers::gradient(first.kind, v, first.beta),
-                         quantizers::gradient(next.kind, v, next.beta));
+            const auto by = [&](const qconv_quantizer &q) -> Expr {
+                return quantizers::gradient("by", {evaluate.x}, int(q.kind), v, q.beta).stage(evaluate.x);
+            };
+            return mixed(by(first), by(next));
         });
         for (size_t i = 0; i < golden.v.size(); ++i) {
             const double expected = double{golden.forward[i]};
@@ -191,7 +198,9 @@ TEST_CASE("quantizers: surrogates beyond their range, and of NaN", "[quantizers]
         qconv_quantizer q{};
         q.kind = kind;
         const auto alone = evaluate([&](const Expr &v) { return gradient_of(q, v); });
-        const auto selected = evaluate([&](const Expr &v) { return quantizers::gradient(kind, v, 5.0f); });
+        const auto selected = evaluate([&](const Expr &v) -> Expr {
+            return quantizers::gradient("by", {evaluate.x}, int(kind), v, 5.0f).stage(evaluate.x);
+        });
         for (size_t i = 0; i < values.size(); ++i) {
             INFO("kind " << kind << " at " << values[i]);
             const double expected = reference::surrogate(q, values[i]);

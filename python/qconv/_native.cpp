@@ -122,7 +122,10 @@ struct Source {
 // A qconv_layer. It is destroyed when the last call, graph and weight that hold it have gone.
 struct Packed {
     Packed(SpecPtr spec, int directions, qconv_layer *layer)
-        : spec(std::move(spec)), directions(directions), layer(layer), saves(qconv_layer_saved(layer)),
+        : spec(std::move(spec)),
+          directions(directions),
+          layer(layer),
+          saves(qconv_layer_saved(layer)),
           state_planes(qconv_layer_state_planes(layer)) {}
     ~Packed() { qconv_layer_destroy(layer); }
     Packed(const Packed &) = delete;

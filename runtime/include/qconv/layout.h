@@ -163,8 +163,8 @@ enum class ToBitsArg : int {
 };
 
 // Saved state of a layer whose input becomes levels of B bits (1: sign) by a quantizer of derivative 0 or 1: uint32
-// [words, B + 1, Cg, groups, batch], words = ceil(width / 32). Bit b of word v is position 32 v + b; plane p < B has bit p
-// of the level (of a sign: 1 is +1), plane B is 1 where the gradient passes. Bits past the width are 0.
+// [words, B + 1, Cg, groups, batch], words = ceil(width / 32). Bit b of word v is position 32 v + b; plane p < B has
+// bit p of the level (of a sign: 1 is +1), plane B is 1 where the gradient passes. Bits past the width are 0.
 constexpr int64_t state_words(int64_t width) {
     return ceil_div(width, 32);
 }
@@ -223,37 +223,37 @@ enum class GradInputArg : int {
 
 // grad_weight. With xq the quantized and padded input, for every o, c, k:
 //     gw[o, c, k] = factor[o, c, k] * sum over n, w of gy[n, o, w] * xq[n, c, w * stride + k * dilation]
-// The input comes from the state's levels (FromState), or from x (FromInput). Path f32b1 takes inputs of one bit: it pads
-// with a clear one, which stands for -1 or, by inputdorefa, for 0, and adds pad_delta (pad_value less that) times the sum
-// of gy over the outputs whose tap k falls outside x. The factor is the derivative of the weight's quantizer.
+// The input comes from the state's levels (FromState), or from x (FromInput). Path f32b1 takes inputs of one bit: it
+// pads with a clear one, which stands for -1 or, by inputdorefa, for 0, and adds pad_delta (pad_value less that) times
+// the sum of gy over the outputs whose tap k falls outside x. The factor is the derivative of the weight's quantizer.
 enum class GradWeightArg : int {
-    UserContext,     // void *: a CallContext
-    GradOutput,      // float   [width_out, Og, groups, batch]
-    X,               // float   [width, Cg, groups, batch]; lacking with a state
-    State,           // uint32  [words, planes, Cg, groups, batch]; lacking unless FromState
-    Factor,          // float   [kernel_size, Cg, Og, groups] (f32b1: [kernel_size * Cg, 1, Og, groups]); unless HasFactor:
-                     //         GradWeight, on devices nothing
-    KernelSize,      // int32
-    Stride,          // int32
-    Dilation,        // int32
-    PadLeft,         // int32
-    TileWidth,       // int32   output positions summed per pass, on devices per piece of all samples laid end to end,
-                     //         each row rounded up to width_block; a multiple of width_block
-    TileChannels,    // int32   input channels of a group per task; f32b1: up to whole squares of the result
-    EdgeLeft,        // int32   f32b1: as in ForwardArg, for pad_delta
-    EdgeRight,       // int32
-    PadDelta,        // float   f32b1
-    PadValue,        // float   f32f32
-    Source,          // int32   a Surrogate: FromState, FromInput or, path f32f32, One: x as it is
-    Quantizer,       // int32   input quantizer, as in ForwardArg; with a state only its first, and Levels, are read
-    Levels,          // float
-    Divisor,         // float
-    Next,            // int32
-    NextLevels,      // float
-    NextDivisor,     // float
-    Mix,             // float
-    HasFactor,       // int32   0: the factor is 1
-    GradWeight,      // float   as Factor
+    UserContext,  // void *: a CallContext
+    GradOutput,   // float   [width_out, Og, groups, batch]
+    X,            // float   [width, Cg, groups, batch]; lacking with a state
+    State,        // uint32  [words, planes, Cg, groups, batch]; lacking unless FromState
+    Factor,       // float   [kernel_size, Cg, Og, groups] (f32b1: [kernel_size * Cg, 1, Og, groups]); unless HasFactor:
+                  //         GradWeight, on devices nothing
+    KernelSize,   // int32
+    Stride,       // int32
+    Dilation,     // int32
+    PadLeft,      // int32
+    TileWidth,    // int32   output positions summed per pass, on devices per piece of all samples laid end to end,
+                  //         each row rounded up to width_block; a multiple of width_block
+    TileChannels, // int32   input channels of a group per task; f32b1: up to whole squares of the result
+    EdgeLeft,     // int32   f32b1: as in ForwardArg, for pad_delta
+    EdgeRight,    // int32
+    PadDelta,     // float   f32b1
+    PadValue,     // float   f32f32
+    Source,       // int32   a Surrogate: FromState, FromInput or, path f32f32, One: x as it is
+    Quantizer,    // int32   input quantizer, as in ForwardArg; with a state only its first, and Levels, are read
+    Levels,       // float
+    Divisor,      // float
+    Next,         // int32
+    NextLevels,   // float
+    NextDivisor,  // float
+    Mix,          // float
+    HasFactor,    // int32   0: the factor is 1
+    GradWeight,   // float   as Factor
     Count
 };
 
