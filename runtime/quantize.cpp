@@ -165,6 +165,13 @@ TensorQuantizer::TensorQuantizer(const MixedQuantizer &mixed, std::span<const fl
       next_(mixed.next, mixed.mix == 0 ? std::span<const float>() : tensor),
       mix_(mixed.mix) {}
 
+TensorQuantizer TensorQuantizer::of_quantized(Representation form) {
+    const qconv_quantizer identity = default_quantizer(QCONV_IDENTITY);
+    TensorQuantizer quantizer({identity, identity, 0}, {});
+    quantizer.kept_ = form;
+    return quantizer;
+}
+
 // One loop a kind, which the compiler can turn into vectors.
 template <typename Use>
 void TensorQuantizer::with_level(const Side &side, Use use) {
@@ -196,6 +203,11 @@ void TensorQuantizer::with_value(const Side &side, Use use) {
 }
 
 void TensorQuantizer::levels(std::span<const float> part, std::uint8_t *result) const {
+    if (kept_) {
+        std::transform(part.begin(), part.end(), result,
+                       [form = *kept_](float v) { return static_cast<std::uint8_t>(nearest_level(form, v)); });
+        return;
+    }
     if (mix_ != 0 || !representation(first_.quantizer).integer()) {
         throw Error(QCONV_INTERNAL,
                     "quantizer " + std::to_string(static_cast<int>(first_.quantizer.kind)) + " has no levels");
@@ -205,7 +217,8 @@ void TensorQuantizer::levels(std::span<const float> part, std::uint8_t *result) 
 }
 
 void TensorQuantizer::append_levels(std::span<const float> part, std::uint8_t *joined) const {
-    if (quantizes_by_sign(first_.quantizer)) return append_signs(part.data(), part.size(), joined);
+    // Values of one bit are signs.
+    if (kept_ || quantizes_by_sign(first_.quantizer)) return append_signs(part.data(), part.size(), joined);
     with_level(first_, [&](auto level) {
         std::transform(part.begin(), part.end(), joined, joined, [=](float v, std::uint8_t above) {
             return static_cast<std::uint8_t>(above + above + level(v));

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "config.h"
@@ -65,6 +66,8 @@ private:
 class TensorQuantizer {
 public:
     TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor);
+    /// Of a tensor that has values of this form already: they stay what they are.
+    static TensorQuantizer of_quantized(Representation form);
 
     /// Levels of an integer-valued quantizer. NaN gives level 0, but 1 by sign.
     void levels(std::span<const float> part, std::uint8_t *result) const;
@@ -87,6 +90,7 @@ private:
 
     Side first_, next_;
     float mix_;
+    std::optional<Representation> kept_; // the form of values that are quantized already
 };
 
 } // namespace qconv
