@@ -16,33 +16,12 @@
 namespace qconv {
 namespace {
 
-// A kernel that goes with another one is of its target.
+// A kernel that goes with another one is of its target, which is the same for all widths.
 const qconv_kernel &select_companion(qconv_layer_config config, qconv_op op, const qconv_kernel &other,
                                      DeviceKind device) {
     const std::string target = std::string("@") + other.target;
     config.kernel = target.c_str();
     return select_kernel(config, op, cpu_features(), device);
-}
-
-std::array<const qconv_kernel *, QCONV_OPS> select_kernels(const qconv_layer_config &config, DeviceKind device) {
-    std::array<const qconv_kernel *, QCONV_OPS> kernels{};
-    const auto select = [&](qconv_op op) { kernels[op] = &select_kernel(config, op, cpu_features(), device); };
-    if (goes(config, QCONV_FORWARD)) {
-        select(QCONV_OP_FORWARD);
-        if (saved(config) == QCONV_SAVES_STATE) {
-            kernels[QCONV_OP_SAVE_STATE] =
-                &select_companion(config, QCONV_OP_SAVE_STATE, *kernels[QCONV_OP_FORWARD], device);
-        }
-    }
-    if (goes(config, QCONV_GRAD_INPUT)) select(QCONV_OP_GRAD_INPUT);
-    if (goes(config, QCONV_GRAD_WEIGHT)) {
-        select(QCONV_OP_GRAD_WEIGHT);
-        if (device != DeviceKind::Cpu && config.kind == QCONV_LAYER_CONV1D) {
-            kernels[QCONV_OP_GRAD_BIAS] =
-                &select_companion(config, QCONV_OP_GRAD_BIAS, *kernels[QCONV_OP_GRAD_WEIGHT], device);
-        }
-    }
-    return kernels;
 }
 
 // A quantizer that looks at the whole of x first would have to wait for it.
@@ -82,10 +61,21 @@ LayerPointer create_layer(const qconv_layer_config &config, const float *weight,
 
 qconv_layer::qconv_layer(const qconv_layer_config &config, const float *weight, const float *bias,
                          std::shared_ptr<const qconv::Device> device)
-    : config_(config),
-      device_(std::move(device)),
-      kernels_(qconv::select_kernels(config, device_ == nullptr ? qconv::DeviceKind::Cpu : device_->kind())),
-      input_(qconv::input_quantizer(config)) {
+    : config_(config), device_(std::move(device)), input_(qconv::input_quantizer(config)) {
+    const qconv::DeviceKind kind = device_ == nullptr ? qconv::DeviceKind::Cpu : device_->kind();
+    if (qconv::goes(config, QCONV_FORWARD)) {
+        forward_.emplace(config_, QCONV_OP_FORWARD, kind);
+        if (saved() == QCONV_SAVES_STATE) {
+            save_state_ = &qconv::select_companion(config, QCONV_OP_SAVE_STATE, *forward_->first().kernel, kind);
+        }
+    }
+    if (qconv::goes(config, QCONV_GRAD_INPUT)) grad_input_.emplace(config_, QCONV_OP_GRAD_INPUT, kind);
+    if (qconv::goes(config, QCONV_GRAD_WEIGHT)) {
+        grad_weight_.emplace(config_, QCONV_OP_GRAD_WEIGHT, kind);
+        if (device_ != nullptr && config.kind == QCONV_LAYER_CONV1D) {
+            grad_bias_ = &qconv::select_companion(config, QCONV_OP_GRAD_BIAS, *grad_weight_->first().kernel, kind);
+        }
+    }
     // The caller's strings need not live on.
     config_.kernel = config_.grad_input_kernel = config_.grad_weight_kernel = nullptr;
     set_weights(weight, bias);
@@ -97,13 +87,11 @@ void qconv_layer::set_weights(const float *weight, const float *bias) {
     const std::span<const float> weights(weight, count);
     const std::span<const float> biases(bias, bias == nullptr ? 0 : static_cast<std::size_t>(config_.out_channels));
     const qconv::TensorQuantizer quantizer(qconv::weight_quantizer(config_), weights, level_scratch_);
-    if (const qconv_kernel *kernel = kernels_[QCONV_OP_FORWARD]) {
-        qconv::pack_forward(forward_weight_, *kernel, config_, quantizer, weights, biases, pack_scratch_);
-    }
-    if (const qconv_kernel *kernel = kernels_[QCONV_OP_GRAD_INPUT]) {
-        qconv::pack_grad_input(grad_input_weight_, *kernel, config_, quantizer, weights, pack_scratch_);
-    }
-    if (kernels_[QCONV_OP_GRAD_WEIGHT] != nullptr && qconv::has_weight_factor(config_)) {
+    const qconv::LayerWeights all{quantizer, weights, biases};
+    if (forward_) forward_->set_weights(all);
+    if (grad_input_) grad_input_->set_weights(all);
+    if (grad_weight_) grad_weight_->set_weights(all);
+    if (grad_weight_ && qconv::has_weight_factor(config_)) {
         if (weight_factors_.data() == nullptr) weight_factors_ = qconv::Memory(weights.size_bytes());
         qconv::take_derivatives(qconv::weight_quantizer(config_), weights, weight_factors_.as<float>());
     }
@@ -113,11 +101,11 @@ void qconv_layer::set_weights(const float *weight, const float *bias) {
 const qconv_kernel *qconv_layer::kernel(qconv_direction direction) const {
     switch (direction) {
         case QCONV_FORWARD:
-            return kernels_[QCONV_OP_FORWARD];
+            return forward_ ? forward_->first().kernel : nullptr;
         case QCONV_GRAD_INPUT:
-            return kernels_[QCONV_OP_GRAD_INPUT];
+            return grad_input_ ? grad_input_->first().kernel : nullptr;
         case QCONV_GRAD_WEIGHT:
-            return kernels_[QCONV_OP_GRAD_WEIGHT];
+            return grad_weight_ ? grad_weight_->first().kernel : nullptr;
         case QCONV_TRAINING:
             break;
     }
@@ -142,30 +130,38 @@ std::int64_t qconv_layer::largest_batch(std::int64_t width) const {
     return qconv::max_elements / std::max(inputs * config_.in_channels, width_out * config_.out_channels);
 }
 
-qconv::Plan qconv_layer::forward_plan(std::int64_t batch, std::int64_t width, int threads) const {
+void qconv_layer::check_forward(std::int64_t batch, std::int64_t width) const {
     qconv::check_batch(batch);
     require_direction(QCONV_FORWARD, "forward");
+    (void)largest_batch(width); // throws for a width out of range
+}
+
+qconv::Plan qconv_layer::forward_plan(const qconv_kernel &kernel, std::int64_t batch, std::int64_t width,
+                                      int threads) const {
     const std::int64_t samples = std::clamp<std::int64_t>(batch, 1, largest_batch(width));
-    return qconv::make_plan(op_kernel(QCONV_OP_FORWARD), config_, samples, width, threads);
+    return qconv::make_plan(kernel, config_, samples, width, threads);
 }
 
 std::size_t qconv_layer::workspace_size(std::int64_t batch, std::int64_t width, int threads) const {
-    return forward_plan(batch, width, threads).workspace();
+    check_forward(batch, width);
+    return forward_plan(forward_->kernel(width), batch, width, threads).workspace();
 }
 
 void qconv_layer::forward(const float *x, std::int64_t batch, std::int64_t width, float *y, qconv::Workspace workspace,
                           int threads) const {
     require_place(false);
-    const qconv::Plan plan = forward_plan(batch, width, threads);
+    check_forward(batch, width);
     if (batch == 0) return;
     qconv::require_pointer(x, "x");
     qconv::require_pointer(y, "y");
+    const ForwardVariant &variant = forward_->at(width);
+    const qconv::Plan plan = forward_plan(*variant.kernel, batch, width, threads);
     const qconv::WorkspaceLease lease(workspace.data, workspace.bytes, plan.workspace());
-    run_forward(plan, x, batch, width, y, lease.data());
+    run_forward(variant, plan, x, batch, width, y, lease.data());
 }
 
-void qconv_layer::run_forward(const qconv::Plan &plan, const float *x, std::int64_t batch, std::int64_t width, float *y,
-                              void *workspace) const {
+void qconv_layer::run_forward(const ForwardVariant &variant, const qconv::Plan &plan, const float *x,
+                              std::int64_t batch, std::int64_t width, float *y, void *workspace) const {
     const std::int64_t outputs = config_.out_channels * plan.width_out;
     const std::int64_t inputs = config_.in_channels * width;
     const qconv::Divisors divisors = qconv::input_divisors(input_, x, batch * inputs);
@@ -177,6 +173,6 @@ void qconv_layer::run_forward(const qconv::Plan &plan, const float *x, std::int6
                                         .width = width,
                                         .divisor = divisors.first,
                                         .next_divisor = divisors.next};
-        qconv::call_forward(op_kernel(QCONV_OP_FORWARD), config_, forward_weight_, input_, plan, input, context);
+        qconv::call_forward(*variant.kernel, config_, variant.packed, input_, plan, input, context);
     }
 }

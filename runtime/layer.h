@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <span>
+#include <optional>
 
 #include "backward.h"
 #include "config.h"
@@ -18,6 +18,7 @@
 #include "pool.h"
 #include "qconv/qconv.h"
 #include "surrogate.h"
+#include "variants.h"
 
 namespace qconv {
 
@@ -77,21 +78,23 @@ public:
     void backward_on(const void *x, qconv::StateView state, const void *grad_output, std::int64_t batch,
                      std::int64_t width, const qconv::GradientPointers &gradients, void *stream) const;
 
-    /// NULL unless the layer was created for this direction.
+    /// That of the configuration's width; NULL unless the layer was created for this direction.
     const qconv_kernel *kernel(qconv_direction direction) const;
     std::size_t packed_bytes() const {
-        return forward_weight_.bytes() + grad_input_weight_.bytes() + weight_factors_.bytes();
+        return (forward_ ? forward_->bytes() : 0) + (grad_input_ ? grad_input_->bytes() : 0) + weight_factors_.bytes();
     }
 
 private:
-    const qconv_kernel &op_kernel(qconv_op op) const { return *kernels_[op]; }
+    using ForwardVariant = qconv::Variant<qconv::PackedForward>;
+    using GradInputVariant = qconv::Variant<qconv::PackedGradInput>;
+
     /// Throws unless the layer was created for this direction; `why` says what needs it.
     void require_direction(qconv_direction direction, const char *why) const;
     /// Throws unless the layer is on the CPU, or on a device.
     void require_place(bool on_device) const;
     /// Throws when one call cannot take this batch of device memory.
     void check_device_batch(std::int64_t batch, std::int64_t width) const;
-    void check_device_tiles(qconv_op op, std::int64_t positions) const;
+    void check_device_tiles(const qconv_kernel &kernel, std::int64_t positions) const;
     /// Throws unless the layer has a bias whose gradient was asked for.
     void require_bias_gradient() const;
     void upload();
@@ -99,27 +102,31 @@ private:
     qconv::Plan device_plan(std::int64_t width) const;
     /// Samples that one call of a kernel may take: it indexes elements in int32.
     std::int64_t largest_batch(std::int64_t width) const;
-    qconv::Plan forward_plan(std::int64_t batch, std::int64_t width, int threads) const;
-    qconv::GradInputPlan grad_input_plan(std::int64_t batch, std::int64_t width) const;
-    qconv::GradWeightPlan grad_weight_plan(std::int64_t batch, std::int64_t width) const;
-    void run_forward(const qconv::Plan &plan, const float *x, std::int64_t batch, std::int64_t width, float *y,
-                     void *workspace) const;
+    void check_forward(std::int64_t batch, std::int64_t width) const;
+    qconv::Plan forward_plan(const qconv_kernel &kernel, std::int64_t batch, std::int64_t width, int threads) const;
+    qconv::GradInputPlan grad_input_plan(const qconv_kernel &kernel, std::int64_t batch, std::int64_t width) const;
+    qconv::GradWeightPlan grad_weight_plan(const qconv_kernel &kernel, std::int64_t batch, std::int64_t width) const;
+    void run_forward(const ForwardVariant &variant, const qconv::Plan &plan, const float *x, std::int64_t batch,
+                     std::int64_t width, float *y, void *workspace) const;
     void save_state(const qconv::Plan &plan, const float *x, std::int64_t batch, std::int64_t width,
                     std::uint32_t *state, void *workspace) const;
-    void run_grad_input(const qconv::GradInputPlan &plan, const qconv::BackwardInput &input, float *grad_input,
-                        void *workspace) const;
-    void run_grad_weight(const qconv::GradWeightPlan &plan, const qconv::BackwardInput &input, float *grad_weight,
-                         void *workspace) const;
+    void run_grad_input(const GradInputVariant &variant, const qconv::GradInputPlan &plan,
+                        const qconv::BackwardInput &input, float *grad_input, void *workspace) const;
+    void run_grad_weight(const qconv_kernel &kernel, const qconv::GradWeightPlan &plan,
+                         const qconv::BackwardInput &input, float *grad_weight, void *workspace) const;
 
     qconv_layer_config config_;
     std::shared_ptr<const qconv::Device> device_;
     std::array<qconv::DeviceArray, 8> arrays_; // what the kernels of a device read besides the caller's tensors
-    std::array<const qconv_kernel *, QCONV_OPS> kernels_{};
     qconv::MixedQuantizer input_;
-    qconv::PackedForward forward_weight_;
-    qconv::PackedGradInput grad_input_weight_;
+    // Of the directions that the layer was created for.
+    std::optional<qconv::Variants<qconv::PackedForward>> forward_;
+    std::optional<qconv::Variants<qconv::PackedGradInput>> grad_input_;
+    std::optional<qconv::Variants<qconv::NoWeights>> grad_weight_;
+    const qconv_kernel *save_state_ = nullptr; // for layers that save a state
+    const qconv_kernel *grad_bias_ = nullptr;  // on devices
     qconv::Memory weight_factors_; // derivatives of the weight's quantizer; only where grad_weight needs them
-    qconv::PackScratch level_scratch_, pack_scratch_;
+    qconv::PackScratch level_scratch_;
     qconv::WorkspacePool::User pool_user_;
 };
 

@@ -73,12 +73,12 @@ void qconv_layer::check_device_batch(std::int64_t batch, std::int64_t width) con
                          "on a device, at this width, it must be at most " + std::to_string(largest));
 }
 
-void qconv_layer::check_device_tiles(qconv_op op, std::int64_t positions) const {
+void qconv_layer::check_device_tiles(const qconv_kernel &kernel, std::int64_t positions) const {
     constexpr std::int64_t most_tiles = 65535; // of a grid's second and third dimension
-    const std::int64_t largest = most_tiles * op_kernel(op).width_block;
+    const std::int64_t largest = most_tiles * kernel.width_block;
     if (positions <= largest) return;
     qconv::throw_invalid("the width of the result", std::to_string(positions),
-                         std::string("kernel ") + op_kernel(op).name + " makes at most " + std::to_string(largest) +
+                         std::string("kernel ") + kernel.name + " makes at most " + std::to_string(largest) +
                              " on a device; without a width in the layer's configuration one for long rows is chosen");
 }
 
@@ -90,11 +90,16 @@ void qconv_layer::upload() {
         if (bytes > 0) arrays_[next++].upload(device_, host, bytes);
     };
     put(qconv::unread.data(), qconv::unread.size());
-    for (const qconv::Memory *memory :
-         {&forward_weight_.weight, &forward_weight_.offset, &forward_weight_.edge, &grad_input_weight_.weight,
-          &grad_input_weight_.taps.shift, &grad_input_weight_.taps.phase_start, &weight_factors_}) {
-        put(memory->data(), memory->bytes());
+    const auto put_memory = [&put](const qconv::Memory &memory) { put(memory.data(), memory.bytes()); };
+    if (forward_) {
+        const qconv::PackedForward &packed = forward_->first().packed;
+        put_memory(packed.weight), put_memory(packed.offset), put_memory(packed.edge);
     }
+    if (grad_input_) {
+        const qconv::PackedGradInput &packed = grad_input_->first().packed;
+        put_memory(packed.weight), put_memory(packed.taps.shift), put_memory(packed.taps.phase_start);
+    }
+    put_memory(weight_factors_);
 }
 
 qconv::DeviceCall qconv_layer::device_call(void *stream) const {
@@ -105,7 +110,7 @@ qconv::DeviceCall qconv_layer::device_call(void *stream) const {
 qconv::Plan qconv_layer::device_plan(std::int64_t width) const {
     qconv::Plan plan{};
     plan.width_out = width_out(width);
-    plan.tile_width = op_kernel(QCONV_OP_FORWARD).width_block;
+    plan.tile_width = forward_->first().kernel->width_block;
     plan.workers = 1;
     return plan;
 }
@@ -115,7 +120,7 @@ void qconv_layer::forward_on(const void *x, std::int64_t batch, std::int64_t wid
     require_direction(QCONV_FORWARD, "forward");
     check_device_batch(batch, width);
     if (batch == 0) return;
-    check_device_tiles(QCONV_OP_FORWARD, width_out(width));
+    check_device_tiles(*forward_->first().kernel, width_out(width));
     device_->require_pointer(x, "x");
     device_->require_pointer(y, "y");
     const qconv::DeviceCall call = device_call(stream);
@@ -127,7 +132,7 @@ void qconv_layer::forward_on(const void *x, std::int64_t batch, std::int64_t wid
                                     .width = width,
                                     .divisor = divisors.first,
                                     .next_divisor = divisors.next};
-    qconv::call_forward(op_kernel(QCONV_OP_FORWARD), config_, forward_weight_, input_, device_plan(width), input,
+    qconv::call_forward(*forward_->first().kernel, config_, forward_->first().packed, input_, device_plan(width), input,
                         on_device.context());
 }
 
@@ -145,8 +150,8 @@ void qconv_layer::forward_training_on(const void *x, std::int64_t batch, std::in
         }
         const qconv::DeviceCall call = device_call(stream);
         qconv::OnDevice on_device(call);
-        qconv::call_save_state(op_kernel(QCONV_OP_SAVE_STATE), config_, input_, static_cast<const float *>(x), batch,
-                               width, static_cast<std::uint32_t *>(state), on_device.context());
+        qconv::call_save_state(*save_state_, config_, input_, static_cast<const float *>(x), batch, width,
+                               static_cast<std::uint32_t *>(state), on_device.context());
     }
     forward_on(x, batch, width, y, stream);
 }
@@ -156,7 +161,7 @@ void qconv_layer::backward_on(const void *x, qconv::StateView state, const void 
     require_place(true);
     if (gradients.input != nullptr) {
         require_direction(QCONV_GRAD_INPUT, "grad_input");
-        check_device_tiles(QCONV_OP_GRAD_INPUT, qconv::ceil_div(width, config_.stride));
+        check_device_tiles(*grad_input_->first().kernel, qconv::ceil_div(width, config_.stride));
     }
     if (gradients.weight != nullptr) require_direction(QCONV_GRAD_WEIGHT, "grad_weight");
     if (gradients.bias != nullptr) require_bias_gradient();
@@ -184,21 +189,21 @@ void qconv_layer::backward_on(const void *x, qconv::StateView state, const void 
         .width = width};
     if (gradients.input != nullptr) {
         qconv::OnDevice on_device(call);
-        const qconv_kernel &kernel = op_kernel(QCONV_OP_GRAD_INPUT);
+        const qconv_kernel &kernel = *grad_input_->first().kernel;
         const qconv::GradInputPlan plan{.tile_width = kernel.width_block, .workers = 1, .slab = 0};
-        qconv::call_grad_input(kernel, config_, grad_input_weight_, input_, plan, input, gradients.input,
+        qconv::call_grad_input(kernel, config_, grad_input_->first().packed, input_, plan, input, gradients.input,
                                on_device.context());
     }
     if (gradients.weight != nullptr) {
         qconv::OnDevice on_device(call);
-        const qconv_kernel &kernel = op_kernel(QCONV_OP_GRAD_WEIGHT);
+        const qconv_kernel &kernel = *grad_weight_->first().kernel;
         const qconv::GradWeightPlan plan = qconv::grad_weight_plan(kernel, config_, width_out(width), batch);
         qconv::call_grad_weight(kernel, config_, plan, input, qconv::input_divisors(input_, nullptr, 0),
                                 weight_factors_.as<float>(), gradients.weight, on_device.context());
     }
     if (gradients.bias != nullptr) {
         qconv::OnDevice on_device(call);
-        qconv::call_grad_bias(op_kernel(QCONV_OP_GRAD_BIAS), config_, input.grad_output, batch, width, gradients.bias,
+        qconv::call_grad_bias(*grad_bias_, config_, input.grad_output, batch, width, gradients.bias,
                               on_device.context());
     }
 }

@@ -240,7 +240,17 @@ TensorQuantizer::TensorQuantizer(const MixedQuantizer &mixed, std::span<const fl
     if (both) next_.prepare_levels(tensor, levels + count - tensor.size());
 }
 
+TensorQuantizer::TensorQuantizer(Representation quantized)
+    : first_(default_quantizer(QCONV_IDENTITY), {}), next_(first_), mix_(0), quantized_(quantized) {
+    if (quantized.values == Values::Unsigned) first_.threshold = 0.5F; // of one bit, between its two values
+}
+
 void TensorQuantizer::levels(std::span<const float> part, std::uint8_t *result) const {
+    if (quantized_.integer()) {
+        std::transform(part.begin(), part.end(), result,
+                       [this](float v) { return static_cast<std::uint8_t>(nearest_level(quantized_, v)); });
+        return;
+    }
     if (mix_ != 0 || !first_.form.integer()) {
         throw Error(QCONV_INTERNAL,
                     "quantizer " + std::to_string(static_cast<int>(first_.quantizer.kind)) + " has no levels");

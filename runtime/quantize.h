@@ -46,6 +46,8 @@ class TensorQuantizer {
 public:
     /// `scratch` holds, while this lives, the levels that are too costly to find twice.
     TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor, PackScratch &scratch);
+    /// Of a tensor that has values of this form already: they stay what they are.
+    explicit TensorQuantizer(Representation quantized);
 
     /// Levels of an integer-valued quantizer. NaN gives level 0, but 1 by sign.
     void levels(std::span<const float> part, std::uint8_t *result) const;
@@ -72,6 +74,7 @@ private:
 
     Side first_, next_;
     float mix_;
+    Representation quantized_; // the form of values that are quantized already; else real
 };
 
 } // namespace qconv

@@ -324,6 +324,10 @@ bool specialised(const qconv_kernel &kernel) {
     return kernel.in_channels != 0;
 }
 
+bool names_kernel(const qconv_layer_config &config, qconv_op op) {
+    return !Forced(forced_field(config, op).value).name.empty();
+}
+
 const qconv_kernel *find_kernel(const qconv_layer_config &config, qconv_op op, CpuFeatures features) {
     Search search;
     return find(config, op, features, DeviceKind::Cpu, search);

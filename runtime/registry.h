@@ -25,6 +25,9 @@ const qconv_kernel *kernel_at(std::size_t index);
 /// Whether the kernel was compiled for one layer's shape.
 bool specialised(const qconv_kernel &kernel);
 
+/// Whether the configuration forces the one kernel of an op, by its name.
+bool names_kernel(const qconv_layer_config &config, qconv_op op);
+
 /// As select_kernel for CPUs, but NULL when there is none.
 const qconv_kernel *find_kernel(const qconv_layer_config &config, qconv_op op, CpuFeatures features);
 

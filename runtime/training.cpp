@@ -59,14 +59,14 @@ std::size_t qconv_layer::state_size(std::int64_t batch, std::int64_t width) cons
     return static_cast<std::size_t>(batch * qconv::state_words_per_sample(config_, width)) * sizeof(std::uint32_t);
 }
 
-qconv::GradInputPlan qconv_layer::grad_input_plan(std::int64_t batch, std::int64_t width) const {
-    return qconv::plan_grad_input(op_kernel(QCONV_OP_GRAD_INPUT), config_, std::min(batch, largest_batch(width)), width,
-                                  qconv::num_threads());
+qconv::GradInputPlan qconv_layer::grad_input_plan(const qconv_kernel &kernel, std::int64_t batch,
+                                                  std::int64_t width) const {
+    return qconv::plan_grad_input(kernel, config_, std::min(batch, largest_batch(width)), width, qconv::num_threads());
 }
 
-qconv::GradWeightPlan qconv_layer::grad_weight_plan(std::int64_t batch, std::int64_t width) const {
-    return qconv::plan_grad_weight(op_kernel(QCONV_OP_GRAD_WEIGHT), config_, batch, largest_batch(width), width,
-                                   qconv::num_threads());
+qconv::GradWeightPlan qconv_layer::grad_weight_plan(const qconv_kernel &kernel, std::int64_t batch,
+                                                    std::int64_t width) const {
+    return qconv::plan_grad_weight(kernel, config_, batch, largest_batch(width), width, qconv::num_threads());
 }
 
 std::size_t qconv_layer::training_workspace_size(std::int64_t batch, std::int64_t width) const {
@@ -75,10 +75,10 @@ std::size_t qconv_layer::training_workspace_size(std::int64_t batch, std::int64_
     batch = std::max<std::int64_t>(batch, 1);
     std::size_t bytes = 0;
     const auto need = [&bytes](const auto &plan) { bytes = std::max(bytes, plan.workspace()); };
-    if (qconv::goes(config_, QCONV_FORWARD)) need(forward_plan(batch, width, qconv::num_threads()));
-    if (qconv::goes(config_, QCONV_GRAD_INPUT)) need(grad_input_plan(batch, width));
-    if (qconv::goes(config_, QCONV_GRAD_WEIGHT)) {
-        need(grad_weight_plan(batch, width));
+    if (forward_) need(forward_plan(forward_->kernel(width), batch, width, qconv::num_threads()));
+    if (grad_input_) need(grad_input_plan(grad_input_->kernel(width), batch, width));
+    if (grad_weight_) {
+        need(grad_weight_plan(grad_weight_->kernel(width), batch, width));
         if (config_.kind == QCONV_LAYER_CONV1D) need(qconv::bias_plan(config_, batch, width));
     }
     return bytes;
@@ -87,15 +87,17 @@ std::size_t qconv_layer::training_workspace_size(std::int64_t batch, std::int64_
 void qconv_layer::forward_training(const float *x, std::int64_t batch, std::int64_t width, float *y, void *state,
                                    std::size_t state_bytes, qconv::Workspace workspace) const {
     require_place(false);
-    const qconv::Plan plan = forward_plan(batch, width, qconv::num_threads());
+    check_forward(batch, width);
     if (batch == 0) return;
     qconv::require_pointer(x, "x");
     qconv::require_pointer(y, "y");
     const bool saves_state = saved() == QCONV_SAVES_STATE;
     if (saves_state) qconv::check_state({state, state_bytes}, state_size(batch, width));
+    const ForwardVariant &variant = forward_->at(width);
+    const qconv::Plan plan = forward_plan(*variant.kernel, batch, width, qconv::num_threads());
     const qconv::WorkspaceLease lease(workspace.data, workspace.bytes, plan.workspace());
     if (saves_state) save_state(plan, x, batch, width, static_cast<std::uint32_t *>(state), lease.data());
-    run_forward(plan, x, batch, width, y, lease.data());
+    run_forward(variant, plan, x, batch, width, y, lease.data());
 }
 
 void qconv_layer::save_state(const qconv::Plan &plan, const float *x, std::int64_t batch, std::int64_t width,
@@ -104,7 +106,7 @@ void qconv_layer::save_state(const qconv::Plan &plan, const float *x, std::int64
     const std::int64_t words = qconv::state_words_per_sample(config_, width);
     for (std::int64_t done = 0; done < batch; done += largest) {
         qconv::CallContext context(workspace, plan.slab, plan.workers);
-        qconv::call_save_state(op_kernel(QCONV_OP_SAVE_STATE), config_, input_, x + done * config_.in_channels * width,
+        qconv::call_save_state(*save_state_, config_, input_, x + done * config_.in_channels * width,
                                std::min(largest, batch - done), width, state + done * words, context);
     }
 }
@@ -146,43 +148,45 @@ void qconv_layer::backward(const float *x, qconv::StateView state, const float *
                                      .batch = batch,
                                      .width = width};
 
+    const GradInputVariant *grad_input = gradients.input == nullptr ? nullptr : &grad_input_->at(width);
+    const qconv_kernel *grad_weight = gradients.weight == nullptr ? nullptr : &grad_weight_->kernel(width);
     qconv::GradInputPlan input_plan{};
     qconv::GradWeightPlan weight_plan{};
     qconv::GradBiasPlan bias_plan{};
-    if (gradients.input != nullptr) input_plan = grad_input_plan(batch, width);
-    if (gradients.weight != nullptr) weight_plan = grad_weight_plan(batch, width);
+    if (grad_input != nullptr) input_plan = grad_input_plan(*grad_input->kernel, batch, width);
+    if (grad_weight != nullptr) weight_plan = grad_weight_plan(*grad_weight, batch, width);
     if (gradients.bias != nullptr) bias_plan = qconv::bias_plan(config_, batch, width);
     const std::size_t bytes = std::max({input_plan.workspace(), weight_plan.workspace(), bias_plan.workspace()});
     const qconv::WorkspaceLease lease(workspace.data, workspace.bytes, bytes);
-    if (gradients.input != nullptr) run_grad_input(input_plan, input, gradients.input, lease.data());
-    if (gradients.weight != nullptr) run_grad_weight(weight_plan, input, gradients.weight, lease.data());
+    if (grad_input != nullptr) run_grad_input(*grad_input, input_plan, input, gradients.input, lease.data());
+    if (grad_weight != nullptr) run_grad_weight(*grad_weight, weight_plan, input, gradients.weight, lease.data());
     if (gradients.bias != nullptr) {
         qconv::CallContext context(lease.data(), bias_plan.slab, bias_plan.workers);
         qconv::sum_grad_bias(grad_output, batch, config_.out_channels, width_out(width), gradients.bias, context);
     }
 }
 
-void qconv_layer::run_grad_input(const qconv::GradInputPlan &plan, const qconv::BackwardInput &input, float *grad_input,
-                                 void *workspace) const {
+void qconv_layer::run_grad_input(const GradInputVariant &variant, const qconv::GradInputPlan &plan,
+                                 const qconv::BackwardInput &input, float *grad_input, void *workspace) const {
     const std::int64_t largest = largest_batch(input.width);
     for (std::int64_t done = 0; done < input.batch; done += largest) {
         qconv::CallContext context(workspace, plan.slab, plan.workers);
-        qconv::call_grad_input(op_kernel(QCONV_OP_GRAD_INPUT), config_, grad_input_weight_, input_, plan,
+        qconv::call_grad_input(*variant.kernel, config_, variant.packed, input_, plan,
                                qconv::slice(config_, input, done, largest),
                                grad_input + done * config_.in_channels * input.width, context);
     }
 }
 
-void qconv_layer::run_grad_weight(const qconv::GradWeightPlan &plan, const qconv::BackwardInput &input,
-                                  float *grad_weight, void *workspace) const {
+void qconv_layer::run_grad_weight(const qconv_kernel &kernel, const qconv::GradWeightPlan &plan,
+                                  const qconv::BackwardInput &input, float *grad_weight, void *workspace) const {
     const qconv::Divisors divisors =
         qconv::input_divisors(input_, input.x, input.batch * config_.in_channels * input.width);
     const std::int64_t weights = config_.out_channels * qconv::window_elements(config_);
     auto *sums = reinterpret_cast<float *>(static_cast<std::byte *>(workspace) + plan.workspace() - plan.sums);
     for (std::int64_t done = 0; done < input.batch; done += plan.samples) {
         qconv::CallContext context(workspace, plan.slab, plan.workers, plan.extra);
-        qconv::call_grad_weight(op_kernel(QCONV_OP_GRAD_WEIGHT), config_, plan,
-                                qconv::slice(config_, input, done, plan.samples), divisors, weight_factors_.as<float>(),
+        qconv::call_grad_weight(kernel, config_, plan, qconv::slice(config_, input, done, plan.samples), divisors,
+                                weight_factors_.as<float>(),
                                 done == 0 ? grad_weight : sums, context);
         if (done > 0) std::transform(grad_weight, grad_weight + weights, sums, grad_weight, std::plus<>());
     }

@@ -37,8 +37,8 @@ def _version(tensor: Tensor) -> int:
 def acquire(
     weight: Tensor, bias: Tensor | None, text: str, directions: int, width: int, forward: bool = True
 ) -> Layer:
-    """The layer of these weights, packed anew if they have changed; call users.pop() when done. Its kernels suit the width
-    of its first input. Without `forward` it is for backward alone, where the bias plays no part."""
+    """The layer of these weights, packed anew if they have changed; call users.pop() when done. A new one is packed for
+    this width first. Without `forward` it is for backward alone, where the bias plays no part."""
     # The weights' address and version tell of changes by PyTorch, whether in place or to other storage.
     version = _version(weight)
     source = (weight.data_ptr(), version) if bias is None else (weight.data_ptr(), version, bias, _version(bias))

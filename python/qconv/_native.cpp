@@ -157,7 +157,7 @@ private:
 // The packed layers of one weight tensor: one for inference, one for each set of gradients that was asked for.
 class PackedWeight {
 public:
-    // The layer of these weights, packed anew if they have changed; its kernels suit the width of its first input.
+    // The layer of these weights, packed anew if they have changed; a new one is packed for this width first.
     // Without `forward` it is for backward alone, where the bias plays no part. The weight must have the layer's shape.
     Use acquire(const at::Tensor &weight, const at::Tensor &bias, const SpecPtr &spec, int directions, bool forward,
                 std::int64_t width) {

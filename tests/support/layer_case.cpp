@@ -38,6 +38,7 @@ LayerCase::LayerCase(const Shape &shape, const Pair &pair, float pad_value, Data
     qconv_layer_config_init(&config_, pair.kind);
     apply(pair, config_);
     test::apply(shape, config_);
+    config_.width = shape.width; // so that the layer names the kernel that its call takes
     config_.pad_value = pad_value;
     Random random(stream, 1);
     x_ = make_input(config_, shape.batch * shape.in * shape.width, data, random);

@@ -121,6 +121,7 @@ TrainingCase::TrainingCase(const Shape &shape, const Pair &pair, float threshold
     qconv_layer_config_init(&config_, pair.kind);
     apply(pair, config_);
     test::apply(shape, config_);
+    config_.width = shape.width; // so that the layer names the kernels that its calls take
     config_.pad_value = pad_value;
     config_.directions = QCONV_TRAINING;
     const bool activates = pair.kind == QCONV_LAYER_QCONV1D;

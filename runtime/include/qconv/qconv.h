@@ -119,8 +119,9 @@ typedef struct qconv_layer_config {
     const char *kernel;
     const char *grad_input_kernel;
     const char *grad_weight_kernel;
-    /* Width that inputs are expected to have, by which the best kernel is chosen: others work as well, only slower. 0,
-     * the default: not known, taken as long. */
+    /* Width that inputs are expected to have: kernels for it are chosen, and weights packed, when the layer is made.
+     * For other widths that follows in the first call that needs it. 0, the default: not known, taken as long. On a
+     * GPU, and where a kernel is named above, this choice serves all widths. */
     int64_t width;
 } qconv_layer_config;
 
@@ -150,16 +151,18 @@ qconv_status qconv_layer_workspace_size(const qconv_layer *layer, int64_t batch,
 /* y = layer(x). With a workspace of at least workspace_size bytes (64-byte aligned) the call allocates nothing; with
  * NULL the library keeps one for each call that runs at the same time, for all layers together, grown when a call
  * needs more and freed with the last layer, so that repeated calls allocate nothing either. batch may be 0. x and y
- * must not overlap. */
+ * must not overlap. The kernel is the best for this width. The first call whose width takes another kernel than the
+ * calls before packs the weights for it, once until they are set anew, and allocates. That holds for the training calls
+ * too. */
 qconv_status qconv_layer_forward(const qconv_layer *layer, const float *x, int64_t batch, int64_t width, float *y,
                                  void *workspace, size_t workspace_bytes);
 
-/* Takes new weights (and bias, for conv1d) into the same layer, as create did, without allocating. No other call may
- * use the layer then. */
+/* Takes new weights (and bias, for conv1d) into the same layer, as create did, without allocating: for the kernels that
+ * calls took since the last weights. No other call may use the layer then. */
 qconv_status qconv_layer_set_weights(qconv_layer *layer, const float *weight, const float *bias);
 
-/* The kernel a layer uses in one direction (exactly one bit; NULL if the layer was not created for it), and the bytes
- * its packed weights take, all directions together. */
+/* The kernel that a layer uses in one direction (exactly one bit; NULL if the layer was not created for it) for inputs of
+ * its configuration's width, and the bytes that its packed weights take at present, all kernels together. */
 struct qconv_kernel;
 const struct qconv_kernel *qconv_layer_kernel(const qconv_layer *layer, qconv_direction direction);
 size_t qconv_layer_packed_bytes(const qconv_layer *layer);
