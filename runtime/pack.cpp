@@ -134,17 +134,26 @@ public:
     }
 
     void pack(const Destination &at, const std::uint8_t *levels) const {
-        const std::int64_t joined = word_taps(kernel_);
         Element *words = elements_ + (at.block * block_words_ + at.lane) * per_word_;
-        for (std::int64_t c = 0; c < rows_.channels; ++c) {
-            const std::int64_t row = joined == 1 ? c / kernel_.word_channels : 0;
-            const std::int64_t channel = joined == 1 ? c % kernel_.word_channels : c;
-            for (std::int64_t step = 0, k = 0; step < shape_.steps; ++step) {
-                Element *word = words + (row * shape_.steps + step) * kernel_.out_block * per_word_ + channel;
-                for (std::int64_t t = 0; t < joined && k < rows_.taps; ++t, ++k) {
-                    word[t * kernel_.word_channels] = static_cast<Element>(
-                        arithmetic_.element_factor * levels[c * rows_.taps + k] + arithmetic_.element_offset);
-                }
+        // In variables, or each store would have them all loaded again: bytes may be anything.
+        const std::int64_t taps = rows_.taps, joined = word_taps(kernel_), channels = kernel_.word_channels;
+        const std::int64_t word = kernel_.out_block * per_word_, row = shape_.steps * word;
+        const auto element = [factor = arithmetic_.element_factor,
+                              offset = arithmetic_.element_offset](std::uint8_t level) {
+            return static_cast<Element>(factor * level + offset);
+        };
+        if (joined > 1) {
+            for (std::int64_t c = 0; c < rows_.channels; ++c, levels += taps) {
+                for (std::int64_t k = 0; k < taps; ++k)
+                    words[k / joined * word + k % joined * channels + c] = element(levels[k]);
+            }
+            return;
+        }
+        // Of few taps, a division for each channel would be most of the packing.
+        for (std::int64_t first = 0; first < rows_.channels; first += channels, words += row) {
+            for (std::int64_t c = 0; c < std::min(channels, rows_.channels - first); ++c, levels += taps) {
+                for (std::int64_t k = 0; k < taps; ++k)
+                    words[k * word + c] = element(levels[k]);
             }
         }
     }
