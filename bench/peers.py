@@ -58,6 +58,8 @@ def arguments():
                    help="training: bitorch under torch.compile on every Nth row (default 0: never; it compiles long)")
     p.add_argument("--jobs", default="", metavar="REGEX",
                    help=f"training: only jobs whose name matches (default with --pairs matrix: {MATRIX_JOBS})")
+    p.add_argument("--leave-out", nargs="+", default=[], metavar="SIDE",
+                   help="rivals not to time: bitorch_bf16, for instance, on a CPU without bfloat16 instructions")
     p.add_argument("--rivals-only", action="store_true", help="time the rivals without qconv")
     add_environment_options(p)
     p.add_argument("--output", type=Path,
@@ -224,6 +226,9 @@ def main():
             done.add((r["row"], r["pair"]))
     rows = [(i, r) for i, r in enumerate(read_rows(a.workloads)) if re.search(a.rows, r.name)]
     jobs, overheads = jobs_of(a)
+    known = {side.key for job in jobs for side in job.sides} - {"qconv"}
+    if unknown := set(a.leave_out) - known:
+        raise SystemExit(f"peers.py: --leave-out {' '.join(sorted(unknown))}: allowed are {', '.join(sorted(known))}")
     with log.open("a") as out:
         def write(record):
             print(json.dumps(record), file=out, flush=True)
@@ -238,7 +243,7 @@ def main():
                 directions = job.directions if todo and not a.rivals_only else {}
                 servers = {key: Ours(a, job.pair, direction) for key, direction in directions.items()}
                 for number, (index, row) in enumerate(todo, 1):
-                    skipped = {"qconv"} if a.rivals_only else set()
+                    skipped = {"qconv", *a.leave_out} if a.rivals_only else set(a.leave_out)
                     if not a.compile_every or index % a.compile_every:
                         skipped.add("bitorch_compile")
                     sides = [s for s in job.sides if s.key not in skipped]
