@@ -49,8 +49,8 @@ public:
         if (using_autoscheduler()) return estimate_call(estimated_tile());
         schedules::GradWeightLookupStages stages;
         fill(stages);
-        stages.transposed = transposed, stages.bits = bits, stages.bits_cases = {from_state(), quantizer == QCONV_SIGN},
-        stages.padded = padded, stages.index = index;
+        stages.transposed = transposed, stages.bits = bits, stages.bits_cases = {from_state()}, stages.padded = padded,
+        stages.index = index;
         stages.table = lookup.table, stages.halves = lookup.halves, stages.entry = j;
         stages.table_entries = 1 << table_channels;
         stages.acc = acc, stages.tables = table_number, stages.chunk = chunk, stages.tile = tile,
@@ -67,13 +67,8 @@ private:
     bool joins_taps() const override { return true; }
     /// A set bit stands for +1, a clear one for -1 times this: for 0 where it is a level.
     Expr clear_share() const { return select(quantizer == QCONV_INPUTDOREFA, 0.0f, 1.0f); }
-    /// The bit at position p of an x that is taken by sign or, of one bit, weightdorefa.
-    Expr bit_of_input() const {
-        const Expr v = x(position_of_x(p, last_of_x()), c, g, n);
-        return quantizers::choose(
-            quantizer == QCONV_SIGN, cast<uint8_t>(!strict_float(v < 0.0f)),
-            cast<uint8_t>(strict_float(quantizers::weightdorefa_level(v, levels, divisor) > 0.0f)));
-    }
+    /// The bit at position p of an x that is taken by sign.
+    Expr bit_of_input() const { return cast<uint8_t>(!strict_float(x(position_of_x(p, last_of_x()), c, g, n) < 0.0f)); }
     /// The largest square of vectors that the turning takes and that output channels fall into.
     int side() const { return std::min(out_block.value() & -out_block.value(), 16); }
 

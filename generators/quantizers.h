@@ -7,7 +7,6 @@
 
 #include "Halide.h"
 #include "qconv/qconv.h"
-#include "runtime/series.h"
 #include "schedules/schedule.h"
 
 namespace qconv::quantizers {
@@ -24,12 +23,6 @@ inline Expr choose(const Expr &condition, const Expr &yes, const Expr &no) {
 /// e^v, in the operations of a vector: one way of computing it wherever it stands.
 inline Expr exponential(const Expr &v) {
     return Halide::Internal::halide_exp(v);
-}
-
-/// Within 3 units in the last place, by vectors: a series near 0, where 1 - e^-2|v| would cancel.
-inline Expr hyperbolic_tangent(const Expr &v) {
-    const Expr size = Halide::abs(v), e = exponential(-2.0f * size), far = (1.0f - e) / (1.0f + e);
-    return Halide::select(size < tanh_series_end, tanh_series(v), Halide::select(v < 0.0f, -far, far));
 }
 
 /// a <= b, and false of NaN: Halide turns <= into the negation of >, which NaN passes.
@@ -83,18 +76,6 @@ inline Expr inputdorefa_gradient(const Expr &) {
     return 1.0f;
 }
 
-/// The integer level 0..levels of weightdorefa, as a float; NaN gives NaN. `divisor` is 2 * max|tanh(V)| over the whole
-/// tensor V that v belongs to.
-inline Expr weightdorefa_level(const Expr &v, const Expr &levels, const Expr &divisor) {
-    return Halide::round((hyperbolic_tangent(v) / divisor + 0.5f) * levels);
-}
-inline Expr weightdorefa(const Expr &v, const Expr &levels, const Expr &divisor) {
-    return 2.0f * (weightdorefa_level(v, levels, divisor) / levels) - 1.0f;
-}
-inline Expr weightdorefa_gradient(const Expr &) {
-    return 1.0f;
-}
-
 /// Training form: hardtanh(v / divisor), divisor = max(1 - T, 1e-7), T = 1 - alpha^(-beta * scale). Evaluation: sign.
 inline Expr progressive_sign(const Expr &v, const Expr &divisor) {
     return Halide::clamp(v / divisor, -1.0f, 1.0f);
@@ -116,19 +97,19 @@ inline Expr identity_gradient(const Expr &) {
 using schedules::KindStage;
 
 /// stage(at) = the forward function that `kind` selects: identity, sign (which also stands for approxsign, swishsign
-/// and progressive_sign in evaluation), steheaviside, inputdorefa, weightdorefa, or progressive_sign in training.
+/// and progressive_sign in evaluation), steheaviside, inputdorefa, or progressive_sign in training. weightdorefa
+/// is the runtime's.
 inline KindStage forward(const std::string &name, const std::vector<Halide::Var> &at, const Expr &kind, const Expr &v,
                          const Expr &levels, const Expr &divisor) {
     using Halide::strict_float;
     Expr value = strict_float(progressive_sign(v, divisor));
-    value = choose(kind == QCONV_WEIGHTDOREFA, strict_float(weightdorefa(v, levels, divisor)), value);
     value = choose(kind == QCONV_INPUTDOREFA, strict_float(inputdorefa(v, levels)), value);
     value = choose(kind == QCONV_STEHEAVISIDE, strict_float(steheaviside(v)), value);
     value = choose(kind == QCONV_SIGN, strict_float(sign(v)), value);
     value = choose(kind == QCONV_IDENTITY, v, value);
     KindStage result{Halide::Func(name), {}};
     result.stage(at) = value;
-    for (const int one : {QCONV_IDENTITY, QCONV_SIGN, QCONV_STEHEAVISIDE, QCONV_INPUTDOREFA, QCONV_WEIGHTDOREFA})
+    for (const int one : {QCONV_IDENTITY, QCONV_SIGN, QCONV_STEHEAVISIDE, QCONV_INPUTDOREFA})
         result.cases.push_back(kind == one);
     return result;
 }

@@ -55,15 +55,12 @@ float threshold(const qconv_layer_config &config) {
 
 } // namespace
 
-Divisors input_divisors(const MixedQuantizer &quantizer, const float *x, std::int64_t elements) {
-    const std::span<const float> values(x, x == nullptr ? 0 : static_cast<std::size_t>(elements));
-    const float first = quantizer_divisor(quantizer.first, values);
-    return {first, quantizer.mix == 0 ? first : quantizer_divisor(quantizer.next, values)};
+Divisors input_divisors(const MixedQuantizer &quantizer) {
+    return {quantizer_divisor(quantizer.first, {}), quantizer_divisor(quantizer.next, {})};
 }
 
 void call_grad_input(const qconv_kernel &kernel, const qconv_layer_config &config, const PackedGradInput &packed,
-                     const MixedQuantizer &quantizer, const GradInputPlan &plan, const BackwardInput &input,
-                     float *grad_input, CallContext &context) {
+                     const GradInputPlan &plan, const BackwardInput &input, float *grad_input, CallContext &context) {
     const std::int64_t channels = channels_in_group(config);
     const std::int64_t outputs = out_in_group(config);
     const std::int64_t taps = config.kernel_size;
@@ -100,16 +97,15 @@ void call_grad_input(const qconv_kernel &kernel, const qconv_layer_config &confi
     arguments.set(GradInputArg::ShiftMax, std::int64_t{packed.taps.shift_max});
     arguments.set(GradInputArg::Factor, static_cast<std::int64_t>(factor));
     arguments.set(GradInputArg::Threshold, threshold(config));
-    arguments.set_derivative(GradInputArg::Quantizer, quantizer);
+    arguments.set_derivative(GradInputArg::Quantizer, input_quantizer(config));
     arguments.set(GradInputArg::GradInput, result);
     arguments.call(kernel);
 }
 
-void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &config, const GradWeightPlan &plan,
-                      const BackwardInput &input, const Divisors &divisors, const float *factors, float *grad_weight,
-                      CallContext &context) {
+void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &config, const MixedQuantizer &quantizer,
+                      const GradWeightPlan &plan, const BackwardInput &input, const Divisors &divisors,
+                      const float *factors, float *grad_weight, CallContext &context) {
     const Surrogate source = input_source(config);
-    const MixedQuantizer quantizer = input_quantizer(config);
     const bool lookup = kernel.path == QCONV_PATH_F32B1;
     // A lookup kernel pads with level 0 and mends what that differs by.
     const float pad_delta = lookup ? config.pad_value - level_value(input_representation(config), 0) : 0.0F;

@@ -24,22 +24,20 @@ struct BackwardInput {
 // All throw when the kernel reports a failure.
 
 void call_grad_input(const qconv_kernel &kernel, const qconv_layer_config &config, const PackedGradInput &packed,
-                     const MixedQuantizer &quantizer, const GradInputPlan &plan, const BackwardInput &input,
-                     float *grad_input, CallContext &context);
+                     const GradInputPlan &plan, const BackwardInput &input, float *grad_input, CallContext &context);
 
-/// The divisors of an input's quantizer (see quantizer_divisor), of a whole tensor.
+/// The divisors of a quantizer that kernels apply (see quantizer_divisor).
 struct Divisors {
     float first;
     float next;
 };
+Divisors input_divisors(const MixedQuantizer &quantizer);
 
-/// Of the layer's input x, `elements` of them; x may be NULL where no quantizer looks at it.
-Divisors input_divisors(const MixedQuantizer &quantizer, const float *x, std::int64_t elements);
-
-/// factors: the derivative of the weight's quantizer at each weight; NULL unless the layer has_weight_factor().
-void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &config, const GradWeightPlan &plan,
-                      const BackwardInput &input, const Divisors &divisors, const float *factors, float *grad_weight,
-                      CallContext &context);
+/// quantizer: kernel_input_quantizer(). factors: the derivative of the weight's quantizer at each weight; NULL unless
+/// the layer has_weight_factor().
+void call_grad_weight(const qconv_kernel &kernel, const qconv_layer_config &config, const MixedQuantizer &quantizer,
+                      const GradWeightPlan &plan, const BackwardInput &input, const Divisors &divisors,
+                      const float *factors, float *grad_weight, CallContext &context);
 
 void call_save_state(const qconv_kernel &kernel, const qconv_layer_config &config, const MixedQuantizer &quantizer,
                      const float *x, std::int64_t batch, std::int64_t width, std::uint32_t *state,

@@ -8,6 +8,7 @@
 #include "cpu_features.h"
 #include "errors.h"
 #include "forward.h"
+#include "input_before.h"
 #include "quantize.h"
 #include "registry.h"
 #include "threads.h"
@@ -61,7 +62,7 @@ LayerPointer create_layer(const qconv_layer_config &config, const float *weight,
 
 qconv_layer::qconv_layer(const qconv_layer_config &config, const float *weight, const float *bias,
                          std::shared_ptr<const qconv::Device> device)
-    : config_(config), device_(std::move(device)), input_(qconv::input_quantizer(config)) {
+    : config_(config), device_(std::move(device)), input_(qconv::kernel_input_quantizer(config)) {
     const qconv::DeviceKind kind = device_ == nullptr ? qconv::DeviceKind::Cpu : device_->kind();
     if (qconv::goes(config, QCONV_FORWARD)) {
         forward_.emplace(config_, QCONV_OP_FORWARD, kind);
@@ -163,13 +164,14 @@ void qconv_layer::forward(const float *x, std::int64_t batch, std::int64_t width
 void qconv_layer::run_forward(const ForwardVariant &variant, const qconv::Plan &plan, const float *x,
                               std::int64_t batch, std::int64_t width, float *y, void *workspace) const {
     const std::int64_t outputs = config_.out_channels * plan.width_out;
-    const std::int64_t inputs = config_.in_channels * width;
-    const qconv::Divisors divisors = qconv::input_divisors(input_, x, batch * inputs);
+    const qconv::Divisors divisors = qconv::input_divisors(input_);
+    const qconv::InputBefore before(config_, x, batch, width, workspace, plan.workspace(), plan.input);
     for (std::int64_t done = 0; done < batch; done += plan.samples) {
+        const std::int64_t samples = std::min(plan.samples, batch - done);
         qconv::CallContext context(workspace, plan.slab, plan.workers, plan.extra);
-        const qconv::ForwardInput input{.x = x + done * inputs,
+        const qconv::ForwardInput input{.x = before.at(done, samples),
                                         .y = y + done * outputs,
-                                        .batch = std::min(plan.samples, batch - done),
+                                        .batch = samples,
                                         .width = width,
                                         .divisor = divisors.first,
                                         .next_divisor = divisors.next};

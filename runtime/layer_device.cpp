@@ -125,7 +125,7 @@ void qconv_layer::forward_on(const void *x, std::int64_t batch, std::int64_t wid
     device_->require_pointer(y, "y");
     const qconv::DeviceCall call = device_call(stream);
     qconv::OnDevice on_device(call);
-    const qconv::Divisors divisors = qconv::input_divisors(input_, nullptr, 0);
+    const qconv::Divisors divisors = qconv::input_divisors(input_);
     const qconv::ForwardInput input{.x = static_cast<const float *>(x),
                                     .y = static_cast<float *>(y),
                                     .batch = batch,
@@ -191,14 +191,14 @@ void qconv_layer::backward_on(const void *x, qconv::StateView state, const void 
         qconv::OnDevice on_device(call);
         const qconv_kernel &kernel = *grad_input_->first().kernel;
         const qconv::GradInputPlan plan{.tile_width = kernel.width_block, .workers = 1, .slab = 0};
-        qconv::call_grad_input(kernel, config_, grad_input_->first().packed, input_, plan, input, gradients.input,
+        qconv::call_grad_input(kernel, config_, grad_input_->first().packed, plan, input, gradients.input,
                                on_device.context());
     }
     if (gradients.weight != nullptr) {
         qconv::OnDevice on_device(call);
         const qconv_kernel &kernel = *grad_weight_->first().kernel;
         const qconv::GradWeightPlan plan = qconv::grad_weight_plan(kernel, config_, width_out(width), batch);
-        qconv::call_grad_weight(kernel, config_, plan, input, qconv::input_divisors(input_, nullptr, 0),
+        qconv::call_grad_weight(kernel, config_, input_, plan, input, qconv::input_divisors(input_),
                                 weight_factors_.as<float>(), gradients.weight, on_device.context());
     }
     if (gradients.bias != nullptr) {

@@ -59,7 +59,7 @@ std::int64_t widest_in_cache(const qconv_kernel &kernel, const qconv_layer_confi
 // Whether a forward kernel quantizes this layer's input in a pass before it pads: all but what costs little.
 bool prepares_input(const qconv_kernel &kernel, const qconv_layer_config &config) {
     if (kernel.word_bits > 0) return false;
-    const MixedQuantizer input = input_quantizer(config);
+    const MixedQuantizer input = kernel_input_quantizer(config);
     const auto kind = forward_kind(input.first);
     return input.mix != 0 || (kind != QCONV_IDENTITY && kind != QCONV_SIGN && kind != QCONV_INPUTDOREFA);
 }
@@ -69,6 +69,10 @@ bool prepares_input(const qconv_kernel &kernel, const qconv_layer_config &config
 std::int64_t prepared_bytes(const qconv_layer_config &config, std::int64_t width) {
     constexpr std::int64_t whole_vectors = 64; // positions beyond a row
     return config.in_channels * (width + whole_vectors) * std::int64_t{sizeof(float)};
+}
+
+std::int64_t quantized_bytes(const qconv_layer_config &config, std::int64_t width) {
+    return quantized_before(config) ? config.in_channels * width * std::int64_t{sizeof(float)} : 0;
 }
 
 std::int64_t samples_in_cache(std::int64_t prepared_bytes, std::int64_t samples) {
@@ -99,8 +103,10 @@ Plan make_plan(const qconv_kernel &kernel, const qconv_layer_config &config, std
                int threads) {
     Plan plan{};
     const std::int64_t prepared = prepares_input(kernel, config) ? prepared_bytes(config, width) : 0;
-    batch = plan.samples = samples_in_cache(prepared, batch);
+    const std::int64_t quantized = quantized_bytes(config, width);
+    batch = plan.samples = samples_in_cache(prepared + quantized, batch);
     plan.extra = align_up(static_cast<std::size_t>(prepared * batch));
+    plan.input = align_up(static_cast<std::size_t>(quantized * batch));
     plan.width_out = width_out(config, width);
     const std::int64_t block = kernel.width_block;
     const std::int64_t blocks = ceil_div(plan.width_out, block);

@@ -15,12 +15,16 @@ struct Plan {
     int workers;
     std::size_t slab;  // bytes of workspace of one worker
     std::size_t extra; // bytes that the calling thread's slab has more
+    std::size_t input; // bytes behind the slabs: the input of a call that is quantized before
 
-    std::size_t workspace() const { return static_cast<std::size_t>(workers) * slab + extra; }
+    std::size_t workspace() const { return static_cast<std::size_t>(workers) * slab + extra + input; }
 };
 
-/// Bytes of a sample's input where its values are prepared, quantized, before they are padded.
+/// Bytes of a sample's input where a kernel prepares its values, quantized, before it pads them.
 std::int64_t prepared_bytes(const qconv_layer_config &config, std::int64_t width);
+
+/// Bytes of a sample's input that is quantized before the kernels run; else 0.
+std::int64_t quantized_bytes(const qconv_layer_config &config, std::int64_t width);
 
 /// Samples that one call takes, at most `samples`, so that what is prepared of each stays in cache.
 std::int64_t samples_in_cache(std::int64_t prepared_bytes, std::int64_t samples);

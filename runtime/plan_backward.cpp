@@ -157,7 +157,9 @@ GradWeightPlan plan_grad_weight(const qconv_kernel &kernel, const qconv_layer_co
         throw_invalid("width", std::to_string(width),
                       "the table indexes of one sample must have at most " + std::to_string(max_elements) + " bytes");
     }
-    plan.samples = samples_in_cache(prepared, std::min(batch, largest));
+    const std::int64_t quantized = quantized_bytes(config, width);
+    plan.samples = samples_in_cache(prepared + quantized, std::min(batch, largest));
+    plan.input = align_up(static_cast<std::size_t>(quantized * plan.samples));
 
     const std::int64_t rows = ceil_div(out_in_group(config), kernel.out_block) * config.groups;
     const std::int64_t workers = worthwhile_workers(kernel, config, plan.samples, width, threads, 0);

@@ -27,8 +27,9 @@ struct GradWeightPlan {
     std::size_t slab;  // bytes of workspace of one worker
     std::size_t extra; // bytes that the calling thread's slab has more
     std::size_t sums;  // bytes behind the slabs: the result of a further call, 0 where there is none
+    std::size_t input; // bytes behind those: the input of a call that is quantized before
 
-    std::size_t workspace() const { return static_cast<std::size_t>(workers) * slab + extra + sums; }
+    std::size_t workspace() const { return static_cast<std::size_t>(workers) * slab + extra + sums + input; }
 };
 
 /// batch >= 1, at most `largest` in one call; width as width_out() accepts it.

@@ -43,14 +43,45 @@ QCONV_CPU_CLONES float largest_magnitude(const float *values, std::size_t count)
     return *std::max_element(largest.begin(), largest.end());
 }
 
-std::uint8_t weightdorefa_level(float value, float divisor, int top) {
-    return round_level((tanh_of(value) / divisor + 0.5F) * static_cast<float>(top), top);
+// A level of weightdorefa before it is rounded.
+float weightdorefa_scaled(float squashed, float divisor, int top) {
+    return (squashed / divisor + 0.5F) * static_cast<float>(top);
 }
 
-QCONV_CPU_CLONES void weightdorefa_levels(const float *values, std::size_t count, float divisor, int top,
-                                          std::uint8_t *levels) {
-    for (std::size_t i = 0; i < count; ++i)
-        levels[i] = weightdorefa_level(values[i], divisor, top);
+std::uint8_t weightdorefa_level(float value, float divisor, int top) {
+    return round_level(weightdorefa_scaled(std::tanh(value), divisor, top), top);
+}
+
+// By a tanh that comes in vectors; returns how many lie so near to the middle between two levels that the last digits
+// of std::tanh decide.
+QCONV_CPU_CLONES std::size_t weightdorefa_levels_nearly(const float *values, std::size_t count, float divisor, int top,
+                                                        std::uint8_t *levels, std::uint8_t *undecided) {
+    // tanh_of() is 3 units in the last place off at most and std::tanh 2, each at most 2^-23 of the number; divided,
+    // that is 0.5 at most. Rounding adds less than 3 times 2^-24.
+    const float near = static_cast<float>(top) * 8 * 0x1p-24F;
+    std::uint32_t found = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        const float scaled = weightdorefa_scaled(tanh_of(values[i]), divisor, top);
+        levels[i] = round_level(scaled, top);
+        const bool undecided_here = std::fabs(std::fabs(scaled - std::nearbyint(scaled)) - 0.5F) < near;
+        undecided[i] = undecided_here ? 1 : 0;
+        found += undecided_here ? 1U : 0U;
+    }
+    return found;
+}
+
+void weightdorefa_levels(std::span<const float> values, float divisor, int top, std::uint8_t *levels) {
+    std::array<std::uint8_t, at_once> undecided;
+    for (std::size_t first = 0; first < values.size(); first += at_once) {
+        const std::size_t count = std::min(at_once, values.size() - first);
+        const float *part = values.data() + first;
+        std::size_t left = weightdorefa_levels_nearly(part, count, divisor, top, levels + first, undecided.data());
+        for (std::size_t i = 0; left > 0; ++i) {
+            if (undecided[i] == 0) continue;
+            levels[first + i] = weightdorefa_level(part[i], divisor, top);
+            --left;
+        }
+    }
 }
 
 QCONV_CPU_CLONES void inputdorefa_levels(const float *values, std::size_t count, int top, std::uint8_t *levels) {
@@ -148,6 +179,18 @@ Representation weight_representation(const qconv_layer_config &config) {
     return representation(weight_quantizer(config));
 }
 
+bool quantized_before(const qconv_layer_config &config) {
+    const MixedQuantizer input = input_quantizer(config);
+    return input.first.kind == QCONV_WEIGHTDOREFA || (input.mix != 0 && input.next.kind == QCONV_WEIGHTDOREFA);
+}
+
+MixedQuantizer kernel_input_quantizer(const qconv_layer_config &config) {
+    if (!quantized_before(config)) return input_quantizer(config);
+    const qconv_quantizer as_it_is =
+        default_quantizer(input_representation(config).binary() ? QCONV_SIGN : QCONV_IDENTITY);
+    return {as_it_is, as_it_is, 0};
+}
+
 float level_value(Representation representation, int level) {
     const float share = static_cast<float>(level) / static_cast<float>(representation.top());
     return representation.values == Values::Symmetric ? 2.0F * share - 1.0F : share;
@@ -167,7 +210,7 @@ float quantizer_divisor(const qconv_quantizer &quantizer, std::span<const float>
     }
     if (quantizer.kind == QCONV_WEIGHTDOREFA) {
         const float largest = largest_magnitude(values.data(), values.size());
-        const float divisor = 2.0F * tanh_of(largest); // tanh is odd and rises
+        const float divisor = 2.0F * std::tanh(largest); // tanh is odd and rises
         return divisor > 0 ? divisor : 1.0F;
     }
     return 1.0F;
@@ -195,7 +238,7 @@ TensorQuantizer::Side::Side(const qconv_quantizer &side_quantizer, std::span<con
 }
 
 void TensorQuantizer::Side::prepare_levels(std::span<const float> tensor, std::uint8_t *result) {
-    weightdorefa_levels(tensor.data(), tensor.size(), divisor, form.top(), result);
+    weightdorefa_levels(tensor, divisor, form.top(), result);
     tensor_start = tensor.data();
     prepared = result;
 }
@@ -205,6 +248,8 @@ void TensorQuantizer::Side::levels(std::span<const float> part, std::uint8_t *re
         bit_levels(part.data(), part.size(), threshold, nan_is_one, result);
     } else if (prepared != nullptr) {
         std::copy_n(prepared + (part.data() - tensor_start), part.size(), result);
+    } else if (needs_tanh) {
+        weightdorefa_levels(part, divisor, form.top(), result);
     } else {
         inputdorefa_levels(part.data(), part.size(), form.top(), result);
     }
@@ -228,10 +273,13 @@ void TensorQuantizer::Side::values(std::span<const float> part, float *result) c
     }
 }
 
-TensorQuantizer::TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor, PackScratch &scratch)
+TensorQuantizer::TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor)
     : first_(mixed.first, tensor),
       next_(mixed.next, mixed.mix == 0 ? std::span<const float>() : tensor),
-      mix_(mixed.mix) {
+      mix_(mixed.mix) {}
+
+TensorQuantizer::TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor, PackScratch &scratch)
+    : TensorQuantizer(mixed, tensor) {
     const bool both = mix_ != 0 && next_.needs_tanh;
     const std::size_t count = tensor.size() * ((first_.needs_tanh ? 1U : 0U) + (both ? 1U : 0U));
     if (count == 0) return;

@@ -36,6 +36,12 @@ float level_value(Representation representation, int level);
 /// The level whose value is nearest to `value`; for padding.
 int nearest_level(Representation representation, float value);
 
+/// Whether the layer's input is quantized before its kernels run, which then take the values as they come. weightdorefa
+/// looks at a whole tensor, and its levels hang on the last digits of a tanh: all use the one of the C library.
+bool quantized_before(const qconv_layer_config &config);
+/// The quantizer that its kernels apply to what they get: where it is quantized before, none or, of one bit, sign.
+MixedQuantizer kernel_input_quantizer(const qconv_layer_config &config);
+
 /// What the quantizer divides by: max(1 - T, 1e-7) for progressive_sign in training; 2 * max|tanh(v)| over `values` for
 /// weightdorefa, where NaNs are passed over and an all-zero tensor gives 1 (every level is then the middle one, where
 /// bitorch gives NaN); 1 for the others.
@@ -44,6 +50,7 @@ float quantizer_divisor(const qconv_quantizer &quantizer, std::span<const float>
 /// A quantizer and the tensor it is for, of which it quantizes any part.
 class TensorQuantizer {
 public:
+    TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor);
     /// `scratch` holds, while this lives, the levels that are too costly to find twice.
     TensorQuantizer(const MixedQuantizer &mixed, std::span<const float> tensor, PackScratch &scratch);
     /// Of a tensor that has values of this form already: they stay what they are.
@@ -67,7 +74,7 @@ private:
         float divisor;
         float threshold = 0;     // of one bit: the least value of level 1
         bool nan_is_one = false; // of one bit
-        bool needs_tanh = false; // levels of several bits of weightdorefa are prepared:
+        bool needs_tanh = false; // levels of several bits of weightdorefa, which may be prepared:
         const float *tensor_start = nullptr;
         const std::uint8_t *prepared = nullptr;
     };

@@ -100,7 +100,7 @@ Surrogate input_surrogate(const qconv_layer_config &config) {
 }
 
 Surrogate input_source(const qconv_layer_config &config) {
-    const MixedQuantizer input = input_quantizer(config);
+    const MixedQuantizer input = kernel_input_quantizer(config);
     if (input.mix == 0 && input.first.kind == QCONV_IDENTITY) return Surrogate::One;
     return state_bits(config) > 0 ? Surrogate::FromState : Surrogate::FromInput;
 }

@@ -28,7 +28,7 @@ qconv_saved saved(const qconv_layer_config &config);
 
 /// The factor of grad_input.
 Surrogate input_surrogate(const qconv_layer_config &config);
-/// Where grad_weight takes the input's values from; One: x has them as it is.
+/// Where grad_weight takes the input's values from; One: what its kernels get has them as it is.
 Surrogate input_source(const qconv_layer_config &config);
 /// Whether the weight's quantizer has a derivative other than 1.
 bool has_weight_factor(const qconv_layer_config &config);

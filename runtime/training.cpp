@@ -8,6 +8,7 @@
 #include "backward.h"
 #include "errors.h"
 #include "grad_bias.h"
+#include "input_before.h"
 #include "layer.h"
 #include "qconv/layout.h"
 #include "threads.h"
@@ -171,7 +172,7 @@ void qconv_layer::run_grad_input(const GradInputVariant &variant, const qconv::G
     const std::int64_t largest = largest_batch(input.width);
     for (std::int64_t done = 0; done < input.batch; done += largest) {
         qconv::CallContext context(workspace, plan.slab, plan.workers);
-        qconv::call_grad_input(*variant.kernel, config_, variant.packed, input_, plan,
+        qconv::call_grad_input(*variant.kernel, config_, variant.packed, plan,
                                qconv::slice(config_, input, done, largest),
                                grad_input + done * config_.in_channels * input.width, context);
     }
@@ -179,14 +180,17 @@ void qconv_layer::run_grad_input(const GradInputVariant &variant, const qconv::G
 
 void qconv_layer::run_grad_weight(const qconv_kernel &kernel, const qconv::GradWeightPlan &plan,
                                   const qconv::BackwardInput &input, float *grad_weight, void *workspace) const {
-    const qconv::Divisors divisors =
-        qconv::input_divisors(input_, input.x, input.batch * config_.in_channels * input.width);
+    const qconv::Divisors divisors = qconv::input_divisors(input_);
     const std::int64_t weights = config_.out_channels * qconv::window_elements(config_);
-    auto *sums = reinterpret_cast<float *>(static_cast<std::byte *>(workspace) + plan.workspace() - plan.sums);
+    const qconv::InputBefore before(config_, input.x, input.batch, input.width, workspace, plan.workspace(),
+                                    plan.input);
+    auto *sums =
+        reinterpret_cast<float *>(static_cast<std::byte *>(workspace) + plan.workspace() - plan.input - plan.sums);
     for (std::int64_t done = 0; done < input.batch; done += plan.samples) {
+        qconv::BackwardInput part = qconv::slice(config_, input, done, plan.samples);
+        part.x = before.at(done, part.batch);
         qconv::CallContext context(workspace, plan.slab, plan.workers, plan.extra);
-        qconv::call_grad_weight(kernel, config_, plan, qconv::slice(config_, input, done, plan.samples), divisors,
-                                weight_factors_.as<float>(),
+        qconv::call_grad_weight(kernel, config_, input_, plan, part, divisors, weight_factors_.as<float>(),
                                 done == 0 ? grad_weight : sums, context);
         if (done > 0) std::transform(grad_weight, grad_weight + weights, sums, grad_weight, std::plus<>());
     }

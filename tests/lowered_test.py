@@ -16,17 +16,17 @@ BUILD, KERNELS = map(Path, sys.argv[1:3])
 LIBM = re.compile(r"_?(a?(sin|cos|tan)h?|exp2?|expm1|log(2|10|1p)?|pow|sqrt|round|nearbyint|rint)f?(_f32)?")
 LOG2_E = re.compile(r"1\.44269\d*f")  # every exponential scales by it
 
-# A kernel of each generator that quantizes inputs or takes derivatives, and the stages that may hold an exponential. Each
-# of these has cases, one for each kind, and is read by none of the cases of a kernel without such a quantizer.
+# A kernel of each generator that quantizes inputs or takes derivatives, and the stages that may hold an exponential: those
+# of swishsign's derivative. They have cases, one for each kind, and are read by none but layers with such a quantizer.
 MAY_HOLD = {
-    "f32b1_g5x4": {"first", "second"},
-    "f32f32_o6": {"first", "second"},
-    "f32f32_d8": {"first", "second"},
+    "f32b1_g5x4": set(),
+    "f32f32_o6": set(),
+    "f32f32_d8": set(),
     "grad_input_f32b1_g5x2": {"first", "second"},
     "grad_input_f32f32_o6": {"first", "second"},
-    "grad_weight_f32b1_g5x4_o16": {"bits"},
-    "grad_weight_f32f32_o16_c6": {"first", "second"},
-    "grad_weight_f32f32_w8_k8": {"first", "second"},
+    "grad_weight_f32b1_g5x4_o16": set(),
+    "grad_weight_f32f32_o16_c6": set(),
+    "grad_weight_f32f32_w8_k8": set(),
     "save_state": set(),
 }
 

@@ -287,7 +287,7 @@ Gradients run(const TrainingCase &c, const qconv_kernel &input_kernel, const qco
         pack_grad_input(packed, input_kernel, config, weights, c.data().weight, scratch);
         const GradInputPlan plan = plan_grad_input(input_kernel, config, s.batch, s.width, 1);
         Call call(plan.workspace(), plan.slab, plan.workers);
-        call_grad_input(input_kernel, config, packed, quantizer, plan, input, result.input.data(), call.context);
+        call_grad_input(input_kernel, config, packed, plan, input, result.input.data(), call.context);
     }
     layout = &weight_kernel;
     const GradWeightPlan plan = plan_grad_weight(weight_kernel, config, s.batch, s.batch, s.width, 1);
@@ -295,8 +295,7 @@ Gradients run(const TrainingCase &c, const qconv_kernel &input_kernel, const qco
     Call call(plan.workspace(), plan.slab, plan.workers, plan.extra);
     std::vector<float> factors(c.data().weight.size());
     take_derivatives(weight_quantizer(config), c.data().weight, factors.data());
-    call_grad_weight(weight_kernel, config, plan, input,
-                     input_divisors(quantizer, c.data().x.data(), static_cast<int64_t>(c.data().x.size())),
+    call_grad_weight(weight_kernel, config, quantizer, plan, input, input_divisors(quantizer),
                      has_weight_factor(config) ? factors.data() : nullptr, result.weight.data(), call.context);
     if (config.kind == QCONV_LAYER_CONV1D) {
         const reference::Expected sums =

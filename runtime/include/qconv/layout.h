@@ -102,9 +102,8 @@ enum class ForwardArg : int {
     Scale,        // float   packed paths
     PadDelta,     // float   packed paths: pad_value - value(pad_level)
     PadValue,     // float   f32 paths
-    // Input quantizer: kind (qconv_quantizer_kind), its top level 2^bits - 1, and a divisor:
-    //   progressive_sign in training  max(1 - T, 1e-7)
-    //   weightdorefa                  2 * max|tanh(x)| over the whole tensor
+    // Input quantizer: kind (qconv_quantizer_kind), its top level 2^bits - 1, and the divisor max(1 - T, 1e-7) of
+    // progressive_sign in training. weightdorefa is applied before: its values come with QCONV_IDENTITY or QCONV_SIGN.
     // b1b1 and int8 read the first quantizer; f32f32 mixes both: (1 - mix) * q + mix * next. f32b1 does as f32f32.
     Quantizer,   // int32
     Levels,      // float
