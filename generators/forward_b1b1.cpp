@@ -43,7 +43,12 @@ public:
                                   out_blocks(), groups});
         }
         schedules::ForwardStages stages;
-        fill(stages, input, strict.defined() ? std::vector<Expr>{strict} : std::vector<Expr>{});
+        std::vector<Expr> cases = strict.defined() ? std::vector<Expr>{strict} : std::vector<Expr>{};
+        // A width of 1: the channels are neighbours.
+        const Expr dense = x.dim(1).stride() == 1;
+        if (across_outputs())
+            cases = strict.defined() ? std::vector<Expr>{dense && !strict, !strict} : std::vector<Expr>{dense};
+        fill(stages, input, cases);
         fill_sums(stages);
         schedules::apply(stages, context());
     }
@@ -74,6 +79,7 @@ private:
     /// Words of word_channels channels at every padded position.
     void build_words() {
         const Func bits = build_bits();
+        if (across_outputs()) return build_words_of_few(bits);
         const int s = word_channels;
         const Type narrow = holder(s);
         // Few channels a pass where more rows of x at once would compete for the same cache sets.
@@ -110,6 +116,22 @@ private:
             joined(words_args()) = joined(words_args()) | bits_of_pass;
         }
         join_taps(joined);
+    }
+
+    /// Words of 8 channels at few positions: the bits as bytes, channel by channel, then eight at a time.
+    void build_words_of_few(const Func &bits) {
+        constexpr int s = 8;
+        Func bytes("bytes"), words("words_8");
+        const Expr real =
+            select(inside(p), bits(p, min(likely(c), channels() - 1), plane, g, n), ((pad_level >> plane) & 1) != 0);
+        bytes(p, c, plane, g, n) = select(likely(c < channels()), cast<uint8_t>(real), cast<uint8_t>(0));
+        std::vector<Expr> eight;
+        for (int i = 0; i < s; i++)
+            eight.push_back(bytes(p, row * s + i, plane, g, n));
+        // Byte i is multiplied by 2^i on its way to the highest byte; no sum on the way reaches 256.
+        const Expr gathered = concat_bits(eight) * make_const(UInt(64), 0x0102040810204080U);
+        words(words_args()) = cast<uint8_t>(gathered >> cast<uint64_t>(56));
+        input.push_back(bytes), input.push_back(words);
     }
 
     /// The bits of `count` channels of a word, from its channel `first` on, in their places.

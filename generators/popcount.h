@@ -23,7 +23,7 @@ protected:
     using Type = Halide::Type;
     using Var = Halide::Var;
     using Base::by_phase, Base::reach_of_sum, Base::sums_args;
-    using Base::channels, Base::kernel_size, Base::dilation, Base::stride, Base::splits_phases;
+    using Base::channels, Base::kernel_size, Base::dilation, Base::stride;
     using Base::g, Base::n, Base::o, Base::p, Base::w, Base::out_block, Base::weight, Base::tap_tables;
 
 public:
@@ -49,6 +49,10 @@ protected:
     std::vector<schedules::Sums> more_sums;
     schedules::ByteSums byte_sums;
     Var row{"row"}, plane{"plane"}, lane{"lane"}, vector{"vector"};
+
+    /// Byte counters of one position at a time, of one input plane: vectors run across the output channels.
+    bool across_outputs() const { return count_limit > 0 && vector_words == 1 && this->width_block == 1; }
+    bool splits_phases() const { return Base::splits_phases() && !across_outputs(); }
 
     int word_taps() const { return word_bits.value() / word_channels.value(); }
     Expr steps() const { return (kernel_size() + (word_taps() - 1)) / word_taps(); }
@@ -185,7 +189,7 @@ private:
         Func words = input.back();
         Expr sum;
         for (int i = 0; i < input_planes; i++) {
-            const Expr word = words(reach_of_sum(w, step, word_taps() * dilation(), steps(), {source_row, i, g, n}));
+            const Expr word = words(word_of_window(step, {source_row, i, g, n}));
             for (int j = 0; j < weight_planes; j++) {
                 const Expr count = popcount(word ^ weights(o, step, channel_row, j, g));
                 const Expr term = cast(type, count) << cast(type, i + j);
@@ -193,6 +197,15 @@ private:
             }
         }
         return sum;
+    }
+
+    /// Coordinates of the word of a window's step.
+    std::vector<Expr> word_of_window(const Expr &step, const std::vector<Expr> &rest) {
+        const Expr distance = word_taps() * dilation();
+        if (!across_outputs()) return reach_of_sum(w, step, distance, steps(), rest);
+        std::vector<Expr> to{w * stride() + step * distance};
+        to.insert(to.end(), rest.begin(), rest.end());
+        return to;
     }
 
     /// The differing bits of one word pair, one plane each.

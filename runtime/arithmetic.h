@@ -29,6 +29,11 @@ bool int32_fits(const qconv_kernel &kernel, const qconv_layer_config &config);
 /// Padded input positions that the width_block outputs of a tile reach, the taps of whole words counted.
 std::int64_t tile_positions(const qconv_kernel &kernel, const qconv_layer_config &config);
 
+/// Whether the kernel computes one position at a time, in vectors across output channels: popcounts for few positions.
+inline bool across_outputs(const qconv_kernel &kernel) {
+    return kernel.path == QCONV_PATH_B1B1 && kernel.width_block == 1;
+}
+
 /// NULL if the kernel can compute the layer exactly as documented; else what stands against it.
 const char *mismatch(const qconv_kernel &kernel, const qconv_layer_config &config);
 

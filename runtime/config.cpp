@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "errors.h"
@@ -21,9 +22,11 @@ std::string all_quantizer_names() {
     return text;
 }
 
-void check_range(const std::string &name, std::int64_t value, std::int64_t low, std::int64_t high) {
+// A view: calls check their width several times, and a string of that length would be allocated.
+void check_range(std::string_view name, std::int64_t value, std::int64_t low, std::int64_t high) {
     if (value < low || value > high) {
-        throw_invalid(name, std::to_string(value), "it must be " + std::to_string(low) + ".." + std::to_string(high));
+        throw_invalid(std::string(name), std::to_string(value),
+                      "it must be " + std::to_string(low) + ".." + std::to_string(high));
     }
 }
 

@@ -1,6 +1,7 @@
 #include "marshal.h"
 
 #include <algorithm>
+#include <memory>
 #include <new>
 #include <string>
 
@@ -24,11 +25,11 @@ Buffer::Buffer(CallContext &context, const void *data, halide_type_t type, std::
     std::int64_t dense = 1;
     for (const std::int64_t extent : extents) {
         const auto d = static_cast<std::size_t>(buffer_.dimensions++);
-        dims_[d] = {0, narrow(extent), narrow(strides.size() == 0 ? dense : strides.begin()[d])};
+        std::construct_at(&dims_.all[d], 0, narrow(extent), narrow(strides.size() == 0 ? dense : strides.begin()[d]));
         dense *= extent;
     }
     buffer_.type = type;
-    buffer_.dim = dims_.data();
+    buffer_.dim = dims_.all.data();
     if (context.device() != nullptr) {
         place_on_device(*context.device(), data);
         return;

@@ -43,7 +43,10 @@ private:
 
     CallContext &context_;
     halide_buffer_t buffer_{};
-    std::array<halide_dimension_t, 6> dims_;
+    union Dimensions { // the ones in use are constructed; clearing all would take longer
+        std::array<halide_dimension_t, 6> all;
+        Dimensions() {}
+    } dims_;
     bool wrapped_ = false; // the caller's device memory, to be let go of
 };
 

@@ -228,6 +228,9 @@ const char *layout_defect(const qconv_kernel &k) {
             if (k.input_planes < 1 || k.input_planes > 8 || k.weight_planes < 1 || k.weight_planes > 8) {
                 return "b1b1 needs 1..8 input_planes and weight_planes";
             }
+            if (across_outputs(k) && (k.op != QCONV_OP_FORWARD || k.word_bits != 8 || k.input_planes != 1)) {
+                return "a width_block of 1 on b1b1 is for forward with words of 8 bits and one input plane";
+            }
             return nullptr;
         case QCONV_PATH_INT8:
             if ((k.word_bits != 32 && k.word_bits != 16) || (k.element_bits != 8 && k.element_bits != 16)) {

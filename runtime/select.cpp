@@ -19,8 +19,11 @@ namespace {
 // Instructions of one step of each inner loop, as the compiled kernels have them.
 constexpr double popcount_word = 3; // xor, popcnt, add
 constexpr double popcount_bytes =
-    8;                             // xor, and, shift, and, two table shuffles, two adds; ARM counts bytes as x86 words
-constexpr double pack_element = 2; // compare, masked or
+    8;                              // xor, and, shift, and, two table shuffles, two adds; ARM counts bytes as x86 words
+constexpr double popcount_step = 1; // across output channels, beside a popcount: a broadcast, mostly hidden
+constexpr double gathered_element = 1.5; // of an input: loaded and inserted, compared, joined
+constexpr double scattered_output = 1.5; // of a vector of output channels: extracted, stored
+constexpr double pack_element = 2;       // compare, masked or
 constexpr double quantize_element = 6;
 constexpr double levels_as_float = 8;    // quantize_element, and a division
 constexpr double quantize_as_float = 60; // every kind is computed, divisions included, and one kept
@@ -45,7 +48,23 @@ struct Sizes {
     double channels, outputs, taps, columns; // of one group; columns: input positions per output position
 };
 
-double word_cost(const qconv_kernel &kernel, const Sizes &size, const PackedShape &packed, double vector_bits) {
+// Positions of the input that an output column reads anew, on average.
+double positions_per_column(const qconv_layer_config &config) {
+    const std::int64_t columns = outputs_expected(config);
+    const auto stride = static_cast<double>(config.stride);
+    return columns < 1 ? stride : stride + static_cast<double>(tap_span(config) + 1) / static_cast<double>(columns);
+}
+
+// Of a kernel with vectors across output channels, one position at a time. `popcounts` of one position.
+double across_cost(const qconv_kernel &kernel, const qconv_layer_config &config, const Sizes &size, double popcounts,
+                   double popcount, double vector_bits) {
+    const double elements = size.channels * positions_per_column(config) * kernel.input_planes;
+    return popcounts * (popcount + popcount_step) / (vector_bits / kernel.word_bits) + elements * gathered_element +
+           size.outputs * scattered_output;
+}
+
+double word_cost(const qconv_kernel &kernel, const qconv_layer_config &config, const Sizes &size,
+                 const PackedShape &packed, double vector_bits) {
     const double padded_outputs = static_cast<double>(packed.out_blocks * kernel.out_block);
     const double words = static_cast<double>(packed.vectors * vector_words(kernel));
     const double word_lanes = vector_bits / kernel.word_bits;
@@ -63,7 +82,9 @@ double word_cost(const qconv_kernel &kernel, const Sizes &size, const PackedShap
     const double planes = kernel.input_planes;
     const bool arm = std::string_view(find_target(kernel.target)->halide_target).starts_with("arm");
     const double popcount = kernel.word_bits == 8 && !arm ? popcount_bytes : popcount_word;
-    double cost = words * padded_outputs * planes * kernel.weight_planes * popcount / word_lanes;
+    const double popcounts = words * padded_outputs * planes * kernel.weight_planes;
+    if (across_outputs(kernel)) return across_cost(kernel, config, size, popcounts, popcount, vector_bits);
+    double cost = popcounts * popcount / word_lanes;
     const bool packs = kernel.op == QCONV_OP_FORWARD; // else the input comes packed
     if (packs) cost += size.channels * size.columns * planes * pack_element / float_lanes;
     if (planes > 1) cost += size.channels * size.columns * quantize_element / float_lanes;
@@ -154,7 +175,7 @@ double estimate_cost(const qconv_kernel &kernel, const qconv_layer_config &confi
     const PackedShape packed =
         packed_shape(kernel, channels_in_group(config), out_in_group(config), config.kernel_size);
     const double blocks = whole_blocks(kernel, outputs_expected(config));
-    double sums = kernel.word_bits > 0 ? word_cost(kernel, size, packed, vector_bits)
+    double sums = kernel.word_bits > 0 ? word_cost(kernel, config, size, packed, vector_bits)
                                        : float_cost(kernel, config, size, packed, vector_bits);
     if (find_target(kernel.target)->device != DeviceKind::Cpu) {
         sums *= device_tile(kernel);

@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "arithmetic.h"
 #include "config.h"
 #include "memory.h"
 #include "qconv/layout.h"
@@ -50,6 +51,10 @@ std::int64_t scratch_per_position(const qconv_kernel &kernel, const qconv_layer_
             return channels + rows * word_bytes + window_sums;
         }
         const std::int64_t levels = kernel.input_planes > 1 ? channels : 0;
+        if (across_outputs(kernel)) {
+            constexpr std::int64_t lanes = 64; // channels at once, at most: each a byte, then a bit
+            return ceil_div(channels, lanes) * lanes + rows;
+        }
         // Words that join taps are doubled from narrower ones, and kept with and without the taps past the end: at most
         // eight times a word in all.
         if (kernel.vector_words > 1) {

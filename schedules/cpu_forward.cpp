@@ -73,6 +73,48 @@ void schedule_input(const Func &y, const OutputStages &s, const Loops &loops, co
     }
 }
 
+/// One position at a time: a vector of byte counters has a block of output channels, and words of x are joined row by
+/// row. A task has the columns of one batch entry and group, all of them where they are few.
+void schedule_across_outputs(const ForwardStages &s, const Target &target) {
+    Func y = s.y, acc = s.acc, counts = s.counts;
+    const int floats = target.natural_vector_size<float>(), bytes = target.natural_vector_size<uint8_t>();
+    Var tile("tile"), block("block"), oi("oi"), task("task");
+    y.split(s.w, tile, s.w, s.tile_width, TailStrategy::GuardWithIf)
+        .split(s.o, block, oi, s.out_block, TailStrategy::GuardWithIf)
+        .reorder(oi, s.w, block, tile, s.g, s.n)
+        .fuse(tile, s.g, task)
+        .fuse(task, s.n, task)
+        .parallel(task)
+        .vectorize(oi, floats, TailStrategy::GuardWithIf);
+    // One column: its outputs are neighbours.
+    y.specialize(y.output_buffer().dim(1).stride() == 1);
+    for (int u = 0; u < y.num_update_definitions(); u++) {
+        // The columns outermost: in most calls there are none, and no loop then.
+        std::vector<VarOrRVar> order{s.o, s.g, s.n};
+        order.emplace_back(y.rvars(u).front());
+        y.update(u).reorder(order);
+    }
+    for (size_t i = 0; i < s.input.size(); i++) {
+        // Of the last stage, words, each is made alone.
+        Func stage = s.input[i];
+        const Var channel = stage.args()[1];
+        stage.compute_at(y, task).reorder_storage(channel, s.p).reorder(channel, s.p);
+        if (i + 1 == s.input.size()) break;
+        stage.vectorize(channel, bytes, TailStrategy::RoundUp);
+        for (const Expr &condition : s.first_stage_cases)
+            stage.specialize(condition);
+    }
+    acc.compute_at(y, s.w)
+        .bound_extent(s.w, 1)
+        .bound_extent(s.o, s.out_block)
+        .align_bounds(s.o, s.out_block)
+        .vectorize(s.o, floats)
+        .unroll(s.o);
+    acc.update().reorder(s.o, s.w, s.taps, s.rows).vectorize(s.o, floats).unroll(s.o);
+    counts.compute_at(acc, s.taps).vectorize(s.o, bytes).unroll(s.o);
+    counts.update().reorder(s.o, s.w, s.count_taps, s.count_rows).vectorize(s.o, bytes).unroll(s.o);
+}
+
 } // namespace
 
 void Cpu::schedule_sums(const ForwardStages &s, const LoopLevel &level, const Target &target) const {
@@ -169,6 +211,7 @@ void Cpu::schedule_byte_sums(const ForwardStages &s) const {
 }
 
 void Cpu::apply(const ForwardStages &s, const Target &target) const {
+    if (s.width_block == 1 && s.counts.defined()) return schedule_across_outputs(s, target);
     Func y = s.y;
     const Loops loops = tile_output(y, s, s.o, s.out_block == 1, target);
     // The weights of one block of output channels are reused over all strips of a task.
