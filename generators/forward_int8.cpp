@@ -1,6 +1,7 @@
 // Forward by 8-bit (or, where the target has no such product, 16-bit) integer dot products. See layout.h.
 #include "forward.h"
 #include "quantizers.h"
+#include "word_chunks.h"
 
 namespace qconv {
 namespace {
@@ -21,16 +22,13 @@ public:
         build_levels();
         build_words();
 
-        RDom r(0, elements(), 0, steps(), 0, word_rows(), "r");
-        dot = r.x, taps = r.y, rows = r.z;
         Var row("row"), step("step");
         weights(element_of_word, o, step, row, g) = weight(element_of_word, o % out_block, step, row, o / out_block, g);
-        const std::vector<Var> args = sums_args(w, {o, g, n});
-        acc(args) = 0;
-        const std::vector<Expr> at = reach_of_sum(w, r.y, word_taps() * dilation(), steps(), {r.z, g, n});
-        acc(args) += input_value(r, at) * cast<int32_t>(weights(r.x, o, r.y, r.z, g));
-
-        if (window_sum) build_window(r);
+        if (sums_short(word_bits, element_bits)) {
+            build_short_sums();
+        } else {
+            build_sums();
+        }
         define_output(
             [&](const Expr &position, const std::vector<Expr> &sums) {
                 Expr sum = offset(o, g) + dot_factor * acc(sums);
@@ -59,6 +57,7 @@ public:
         stages.element = element_of_word;
         stages.acc = acc, stages.taps = taps, stages.rows = rows;
         stages.dot = dot, stages.has_dot = elements() > 1;
+        stages.counts = short_sums, stages.count_taps = short_taps, stages.count_rows = short_rows;
         stages.weights = weights, stages.dot_elements = elements();
         if (window_sum) stages.window = window, stages.window_acc = window_acc;
         schedules::apply(stages, context());
@@ -67,7 +66,8 @@ public:
 private:
     std::vector<Func> input;
     Func level{"level"}, words{"words"}, weights{"weights"}, acc{"acc"}, window{"window"}, window_acc{"window_acc"};
-    RVar dot, taps, rows;
+    Func short_sums;
+    RVar dot, taps, rows, short_taps, short_rows;
     Var element_of_word{"e"};
 
     int elements() const { return word_bits.value() / element_bits.value(); }
@@ -108,10 +108,38 @@ private:
         input.push_back(words);
     }
 
-    /// The element of the input that meets weight (element, step, row) of `r`; `at` is where reach() has it.
-    Expr input_value(const RDom &r, std::vector<Expr> at) {
-        at.insert(at.begin(), r.x);
-        return cast<int32_t>(words(at));
+    void build_sums() {
+        RDom r(0, elements(), 0, steps(), 0, word_rows(), "r");
+        dot = r.x, taps = r.y, rows = r.z;
+        const std::vector<Var> args = sums_args(w, {o, g, n});
+        acc(args) = 0;
+        const std::vector<Expr> at = reach_of_sum(w, r.y, word_taps() * dilation(), steps(), {r.z, g, n});
+        acc(args) += cast<int32_t>(input_value(r.x, at)) * cast<int32_t>(weights(r.x, o, r.y, r.z, g));
+        if (window_sum) build_window(r);
+    }
+
+    /// Chunks of words summed in 16 bits, then chunk by chunk in 32. Nothing saturates (layout.h); said so because the
+    /// instruction that multiplies and adds bytes does.
+    void build_short_sums() {
+        const WordChunks chunks(short_sum_words, steps(), word_rows());
+        RDom r(0, elements(), 0, chunks.tap_count, 0, chunks.row_count, "r"), all = chunks.all();
+        const auto [step, row] = chunks.word(r, r.y, r.z);
+        dot = r.x, short_taps = r.y, short_rows = r.z;
+        short_sums = Func("short_sums");
+        const Expr product = cast<int16_t>(input_value(r.x, reach(w, step, word_taps() * dilation(), steps(), {row, g, n}))) *
+                             cast<int16_t>(weights(r.x, o, step, row, g));
+        FuncRef of_chunk = short_sums(w, o, g, n, chunks.tap_chunk, chunks.row_chunk);
+        of_chunk = cast<int16_t>(0);
+        of_chunk = saturating_add(of_chunk, product);
+        taps = all.x, rows = all.y;
+        acc(w, o, g, n) = 0;
+        acc(w, o, g, n) += cast<int32_t>(short_sums(w, o, g, n, all.x, all.y));
+    }
+
+    /// Element `e` of the input word that reach() has at `at`.
+    Expr input_value(const Expr &e, std::vector<Expr> at) {
+        at.insert(at.begin(), e);
+        return words(at);
     }
 
     /// The window's sum that goes with an output position, or, with tile_input, with the coordinates of its sums.
@@ -134,7 +162,7 @@ private:
         const std::vector<Expr> at = tile_input ? reach_in_tile(w, input_tile, r.y, distance, steps(), rest)
                                                 : reach(w, r.y, distance, steps(), rest);
         window_acc(args) = 0;
-        window_acc(args) += input_value(r, at) * cast<int32_t>(ones(r.x, r.y, r.z));
+        window_acc(args) += cast<int32_t>(input_value(r.x, at)) * cast<int32_t>(ones(r.x, r.y, r.z));
         window(args) = window_acc(args);
     }
 };

@@ -38,7 +38,8 @@ Loops tile_output(Func y, const OutputStages &s, const Var &o, bool several_grou
     y.fuse(loops.tile, s.g, loops.task)
         .fuse(loops.task, s.n, loops.task)
         .parallel(loops.task)
-        .vectorize(loops.wi, target.natural_vector_size<float>(), TailStrategy::GuardWithIf);
+        .vectorize(loops.wi, target.natural_vector_size<float>(), TailStrategy::GuardWithIf)
+        .unroll(loops.wi); // or the sums, which a loop would index, could not stay in registers
     for (int u = 0; u < y.num_update_definitions(); u++)
         y.update(u).unscheduled(); // a few columns
     return loops;
@@ -107,7 +108,7 @@ void Cpu::schedule_sums(const ForwardStages &s, const LoopLevel &level, const Ta
         }
     } else {
         // Taps innermost: neighbouring taps read the same cache lines of one row.
-        if (s.has_dot) {
+        if (s.has_dot && !s.counts.defined()) {
             acc.update().reorder(s.dot, s.w, s.o, s.taps, s.rows).atomic().vectorize(s.dot);
         } else {
             acc.update().reorder(s.w, s.o, s.taps, s.rows);
@@ -119,9 +120,18 @@ void Cpu::schedule_sums(const ForwardStages &s, const LoopLevel &level, const Ta
     }
     if (s.counts.defined()) {
         Func counts = s.counts;
-        const int bytes = target.natural_vector_size<uint8_t>();
-        counts.compute_at(acc, s.taps).vectorize(s.w, bytes).unroll(s.w).unroll(s.o);
-        counts.update().reorder(s.w, s.o, s.count_taps, s.count_rows).vectorize(s.w, bytes).unroll(s.w).unroll(s.o);
+        const int count_lanes = std::min(target.natural_vector_size(counts.type()), s.width_block);
+        counts.compute_at(acc, s.taps).vectorize(s.w, count_lanes).unroll(s.w).unroll(s.o);
+        if (s.has_dot) {
+            // The products of bytes add up with saturation, which Halide cannot know to be associative here.
+            counts.update()
+                .reorder(s.dot, s.w, s.o, s.count_taps, s.count_rows)
+                .atomic(true)
+                .vectorize(s.dot);
+        } else {
+            counts.update().reorder(s.w, s.o, s.count_taps, s.count_rows);
+        }
+        counts.update().vectorize(s.w, count_lanes).unroll(s.w).unroll(s.o);
     }
 }
 
