@@ -58,6 +58,7 @@ public:
         stages.acc = acc, stages.taps = taps, stages.rows = rows;
         stages.dot = dot, stages.has_dot = elements() > 1;
         stages.counts = short_sums, stages.count_taps = short_taps, stages.count_rows = short_rows;
+        stages.word_sum = word_sum;
         stages.weights = weights, stages.dot_elements = elements();
         if (window_sum) stages.window = window, stages.window_acc = window_acc;
         schedules::apply(stages, context());
@@ -66,7 +67,7 @@ public:
 private:
     std::vector<Func> input;
     Func level{"level"}, words{"words"}, weights{"weights"}, acc{"acc"}, window{"window"}, window_acc{"window_acc"};
-    Func short_sums;
+    Func short_sums, word_sum;
     RVar dot, taps, rows, short_taps, short_rows;
     Var element_of_word{"e"};
 
@@ -118,22 +119,25 @@ private:
         if (window_sum) build_window(r);
     }
 
-    /// Chunks of words summed in 16 bits, then chunk by chunk in 32. Nothing saturates (layout.h); said so because the
-    /// instruction that multiplies and adds bytes does.
+    /// Words summed in 16 bits, chunk by chunk, then the chunks in 32. No sum saturates (layout.h); that of a word is
+    /// said to because the instruction that multiplies and adds two pairs of bytes does.
     void build_short_sums() {
         const WordChunks chunks(short_sum_words, steps(), word_rows());
-        RDom r(0, elements(), 0, chunks.tap_count, 0, chunks.row_count, "r"), all = chunks.all();
-        const auto [step, row] = chunks.word(r, r.y, r.z);
-        dot = r.x, short_taps = r.y, short_rows = r.z;
+        RDom e(0, elements(), "e"), r(0, chunks.tap_count, 0, chunks.row_count, "r"), all = chunks.all();
+        const auto [of_tap, of_row] = chunks.word(r, r.x, r.y);
+        Var step("step"), row("row");
+        word_sum = Func("word_sum");
+        word_sum(w, o, step, row, g, n) = cast<int16_t>(0);
+        word_sum(w, o, step, row, g, n) = saturating_add(
+            word_sum(w, o, step, row, g, n),
+            cast<int16_t>(input_value(e, reach(w, step, word_taps() * dilation(), steps(), {row, g, n}))) *
+                cast<int16_t>(weights(e, o, step, row, g)));
         short_sums = Func("short_sums");
-        const Expr product = cast<int16_t>(input_value(r.x, reach(w, step, word_taps() * dilation(), steps(), {row, g, n}))) *
-                             cast<int16_t>(weights(r.x, o, step, row, g));
-        FuncRef of_chunk = short_sums(w, o, g, n, chunks.tap_chunk, chunks.row_chunk);
-        of_chunk = cast<int16_t>(0);
-        of_chunk = saturating_add(of_chunk, product);
-        taps = all.x, rows = all.y;
+        short_sums(w, o, g, n, chunks.tap_chunk, chunks.row_chunk) = cast<int16_t>(0);
+        short_sums(w, o, g, n, chunks.tap_chunk, chunks.row_chunk) += word_sum(w, o, of_tap, of_row, g, n);
         acc(w, o, g, n) = 0;
         acc(w, o, g, n) += cast<int32_t>(short_sums(w, o, g, n, all.x, all.y));
+        dot = e, short_taps = r.x, short_rows = r.y, taps = all.x, rows = all.y;
     }
 
     /// Element `e` of the input word that reach() has at `at`.

@@ -122,16 +122,21 @@ void Cpu::schedule_sums(const ForwardStages &s, const LoopLevel &level, const Ta
         Func counts = s.counts;
         const int count_lanes = std::min(target.natural_vector_size(counts.type()), s.width_block);
         counts.compute_at(acc, s.taps).vectorize(s.w, count_lanes).unroll(s.w).unroll(s.o);
-        if (s.has_dot) {
-            // The products of bytes add up with saturation, which Halide cannot know to be associative here.
-            counts.update()
-                .reorder(s.dot, s.w, s.o, s.count_taps, s.count_rows)
+        counts.update()
+            .reorder(s.w, s.o, s.count_taps, s.count_rows)
+            .vectorize(s.w, count_lanes)
+            .unroll(s.w)
+            .unroll(s.o);
+        if (Func word_sum = s.word_sum; word_sum.defined()) {
+            word_sum.compute_at(counts, s.o).vectorize(s.w, count_lanes).unroll(s.w);
+            // A sum with saturation, which is associative where nothing saturates.
+            word_sum.update()
+                .reorder(s.dot, s.w)
                 .atomic(true)
-                .vectorize(s.dot);
-        } else {
-            counts.update().reorder(s.w, s.o, s.count_taps, s.count_rows);
+                .vectorize(s.dot)
+                .vectorize(s.w, count_lanes)
+                .unroll(s.w);
         }
-        counts.update().vectorize(s.w, count_lanes).unroll(s.w).unroll(s.o);
     }
 }
 
