@@ -24,6 +24,7 @@ public:
 
         Var row("row"), step("step");
         weights(element_of_word, o, step, row, g) = weight(element_of_word, o % out_block, step, row, o / out_block, g);
+        if (warp == 1) build_patch(step, row);
         if (sums_short(word_bits, element_bits)) {
             build_short_sums();
         } else {
@@ -58,7 +59,7 @@ public:
         stages.acc = acc, stages.taps = taps, stages.rows = rows;
         stages.dot = dot, stages.has_dot = elements() > 1;
         stages.counts = short_sums, stages.count_taps = short_taps, stages.count_rows = short_rows;
-        stages.word_sum = word_sum;
+        stages.word_sum = word_sum, stages.patch = patch;
         stages.weights = weights, stages.dot_elements = elements();
         if (window_sum) stages.window = window, stages.window_acc = window_acc;
         schedules::apply(stages, context());
@@ -67,7 +68,7 @@ public:
 private:
     std::vector<Func> input;
     Func level{"level"}, words{"words"}, weights{"weights"}, acc{"acc"}, window{"window"}, window_acc{"window_acc"};
-    Func short_sums, word_sum;
+    Func short_sums, word_sum, patch;
     RVar dot, taps, rows, short_taps, short_rows;
     Var element_of_word{"e"};
 
@@ -114,8 +115,10 @@ private:
         dot = r.x, taps = r.y, rows = r.z;
         const std::vector<Var> args = sums_args(w, {o, g, n});
         acc(args) = 0;
-        const std::vector<Expr> at = reach_of_sum(w, r.y, word_taps() * dilation(), steps(), {r.z, g, n});
-        acc(args) += cast<int32_t>(input_value(r.x, at)) * cast<int32_t>(weights(r.x, o, r.y, r.z, g));
+        const Expr value = patch.defined()
+                               ? patch(r.x, w, r.y, r.z, g, n)
+                               : input_value(r.x, reach_of_sum(w, r.y, word_taps() * dilation(), steps(), {r.z, g, n}));
+        acc(args) += cast<int32_t>(value) * cast<int32_t>(weights(r.x, o, r.y, r.z, g));
         if (window_sum) build_window(r);
     }
 
@@ -128,10 +131,9 @@ private:
         Var step("step"), row("row");
         word_sum = Func("word_sum");
         word_sum(w, o, step, row, g, n) = cast<int16_t>(0);
-        word_sum(w, o, step, row, g, n) = saturating_add(
-            word_sum(w, o, step, row, g, n),
-            cast<int16_t>(input_value(e, reach(w, step, word_taps() * dilation(), steps(), {row, g, n}))) *
-                cast<int16_t>(weights(e, o, step, row, g)));
+        word_sum(w, o, step, row, g, n) =
+            saturating_add(word_sum(w, o, step, row, g, n),
+                           cast<int16_t>(patch(e, w, step, row, g, n)) * cast<int16_t>(weights(e, o, step, row, g)));
         short_sums = Func("short_sums");
         short_sums(w, o, g, n, chunks.tap_chunk, chunks.row_chunk) = cast<int16_t>(0);
         short_sums(w, o, g, n, chunks.tap_chunk, chunks.row_chunk) += word_sum(w, o, of_tap, of_row, g, n);
@@ -144,6 +146,13 @@ private:
     Expr input_value(const Expr &e, std::vector<Expr> at) {
         at.insert(at.begin(), e);
         return words(at);
+    }
+
+    /// patch(e, w, step, row, g, n): what output position w meets. A schedule may lay it out, or leave it to the sums.
+    void build_patch(const Var &step, const Var &row) {
+        patch = Func("patch");
+        patch(element_of_word, w, step, row, g, n) =
+            input_value(element_of_word, reach(w, step, word_taps() * dilation(), steps(), {row, g, n}));
     }
 
     /// The window's sum that goes with an output position, or, with tile_input, with the coordinates of its sums.

@@ -12,7 +12,7 @@ struct WordChunks {
     using Expr = Halide::Expr;
 
     Halide::Var tap_chunk{"tap_chunk"}, row_chunk{"row_chunk"};
-    Expr steps, rows;           ///< of the window
+    Expr steps, rows;          ///< of the window
     Expr tap_count, row_count; ///< of a chunk
 
     WordChunks(int most, Expr window_steps, Expr window_rows)

@@ -92,8 +92,9 @@ std::int64_t widest_level(const qconv_kernel &kernel, std::int64_t input_top) {
 
 bool short_sums_fit(const qconv_kernel &kernel, const qconv_layer_config &config) {
     if (!sums_short(kernel)) return true;
-    const std::int64_t product = widest_level(kernel, input_representation(config).top()) *
-                                 widest_element(integer_arithmetic(kernel, config), weight_representation(config).top());
+    const std::int64_t product =
+        widest_level(kernel, input_representation(config).top()) *
+        widest_element(integer_arithmetic(kernel, config), weight_representation(config).top());
     return 2 * short_sum_words * product <= std::numeric_limits<std::int16_t>::max();
 }
 

@@ -130,12 +130,7 @@ void Cpu::schedule_sums(const ForwardStages &s, const LoopLevel &level, const Ta
         if (Func word_sum = s.word_sum; word_sum.defined()) {
             word_sum.compute_at(counts, s.o).vectorize(s.w, count_lanes).unroll(s.w);
             // A sum with saturation, which is associative where nothing saturates.
-            word_sum.update()
-                .reorder(s.dot, s.w)
-                .atomic(true)
-                .vectorize(s.dot)
-                .vectorize(s.w, count_lanes)
-                .unroll(s.w);
+            word_sum.update().reorder(s.dot, s.w).atomic(true).vectorize(s.dot).vectorize(s.w, count_lanes).unroll(s.w);
         }
     }
 }
@@ -182,14 +177,31 @@ void Cpu::schedule_byte_sums(const ForwardStages &s) const {
 void Cpu::apply(const ForwardStages &s, const Target &target) const {
     Func y = s.y;
     const Loops loops = tile_output(y, s, s.o, s.out_block == 1, target);
-    // The weights of one block of output channels are reused over all strips of a task.
+    const bool lays_out = s.patch.defined() && s.out_block > 1 && lays_out_patches(target);
     Var block("block"), oi("oi");
-    y.split(s.o, block, oi, s.out_block, TailStrategy::GuardWithIf)
-        .reorder(loops.wi, oi, loops.strip, block, loops.group)
-        .unroll(oi);
+    y.split(s.o, block, oi, s.out_block, TailStrategy::GuardWithIf);
+    if (lays_out) {
+        // The patches of a strip stay in L1 while all weights stream by.
+        y.reorder(loops.wi, oi, block, loops.strip, loops.group);
+    } else {
+        // The weights of one block of output channels are reused over all strips of a task.
+        y.reorder(loops.wi, oi, loops.strip, block, loops.group);
+    }
+    y.unroll(oi);
     schedule_input(y, s, loops, target);
 
-    schedule_sums(s, LoopLevel(y, loops.strip), target);
+    schedule_sums(s, LoopLevel(y, lays_out ? block : loops.strip), target);
+    if (lays_out) {
+        Func patch = s.patch;
+        const std::vector<Var> args = patch.args(); // after these two: step, row
+        patch.compute_at(y, loops.strip)
+            .hoist_storage(y, loops.task)
+            .bound_extent(s.w, s.width_block)
+            .reorder(s.element, s.w, args[2], args[3])
+            .unroll(s.element)
+            .vectorize(s.w, std::min(target.natural_vector_size(patch.type()), s.width_block))
+            .unroll(s.w);
+    }
     if (s.window.defined()) {
         Func window = s.window, window_acc = s.window_acc;
         const int lanes = std::min(target.natural_vector_size<int32_t>(), s.width_block);
