@@ -1,6 +1,7 @@
 // Forward by 8-bit (or, where the target has no such product, 16-bit) integer dot products. See layout.h.
 #include "forward.h"
 #include "quantizers.h"
+#include "word_chunks.h"
 
 namespace qconv {
 namespace {
@@ -21,16 +22,14 @@ public:
         build_levels();
         build_words();
 
-        RDom r(0, elements(), 0, steps(), 0, word_rows(), "r");
-        dot = r.x, taps = r.y, rows = r.z;
         Var row("row"), step("step");
         weights(element_of_word, o, step, row, g) = weight(element_of_word, o % out_block, step, row, o / out_block, g);
-        const std::vector<Var> args = sums_args(w, {o, g, n});
-        acc(args) = 0;
-        const std::vector<Expr> at = reach_of_sum(w, r.y, word_taps() * dilation(), steps(), {r.z, g, n});
-        acc(args) += input_value(r, at) * cast<int32_t>(weights(r.x, o, r.y, r.z, g));
-
-        if (window_sum) build_window(r);
+        if (warp == 1) build_patch(step, row);
+        if (sums_short(word_bits, element_bits)) {
+            build_short_sums();
+        } else {
+            build_sums();
+        }
         define_output(
             [&](const Expr &position, const std::vector<Expr> &sums) {
                 Expr sum = offset(o, g) + dot_factor * acc(sums);
@@ -59,6 +58,8 @@ public:
         stages.element = element_of_word;
         stages.acc = acc, stages.taps = taps, stages.rows = rows;
         stages.dot = dot, stages.has_dot = elements() > 1;
+        stages.counts = short_sums, stages.count_taps = short_taps, stages.count_rows = short_rows;
+        stages.word_sum = word_sum, stages.patch = patch;
         stages.weights = weights, stages.dot_elements = elements();
         if (window_sum) stages.window = window, stages.window_acc = window_acc;
         schedules::apply(stages, context());
@@ -67,7 +68,8 @@ public:
 private:
     std::vector<Func> input;
     Func level{"level"}, words{"words"}, weights{"weights"}, acc{"acc"}, window{"window"}, window_acc{"window_acc"};
-    RVar dot, taps, rows;
+    Func short_sums, word_sum, patch;
+    RVar dot, taps, rows, short_taps, short_rows;
     Var element_of_word{"e"};
 
     int elements() const { return word_bits.value() / element_bits.value(); }
@@ -108,10 +110,49 @@ private:
         input.push_back(words);
     }
 
-    /// The element of the input that meets weight (element, step, row) of `r`; `at` is where reach() has it.
-    Expr input_value(const RDom &r, std::vector<Expr> at) {
-        at.insert(at.begin(), r.x);
-        return cast<int32_t>(words(at));
+    void build_sums() {
+        RDom r(0, elements(), 0, steps(), 0, word_rows(), "r");
+        dot = r.x, taps = r.y, rows = r.z;
+        const std::vector<Var> args = sums_args(w, {o, g, n});
+        acc(args) = 0;
+        const Expr value = patch.defined()
+                               ? patch(r.x, w, r.y, r.z, g, n)
+                               : input_value(r.x, reach_of_sum(w, r.y, word_taps() * dilation(), steps(), {r.z, g, n}));
+        acc(args) += cast<int32_t>(value) * cast<int32_t>(weights(r.x, o, r.y, r.z, g));
+        if (window_sum) build_window(r);
+    }
+
+    /// Words summed in 16 bits, chunk by chunk, then the chunks in 32. No sum saturates (layout.h); that of a word is
+    /// said to because the instruction that multiplies and adds two pairs of bytes does.
+    void build_short_sums() {
+        const WordChunks chunks(short_sum_words, steps(), word_rows());
+        RDom e(0, elements(), "e"), r(0, chunks.tap_count, 0, chunks.row_count, "r"), all = chunks.all();
+        const auto [of_tap, of_row] = chunks.word(r, r.x, r.y);
+        Var step("step"), row("row");
+        word_sum = Func("word_sum");
+        word_sum(w, o, step, row, g, n) = cast<int16_t>(0);
+        word_sum(w, o, step, row, g, n) =
+            saturating_add(word_sum(w, o, step, row, g, n),
+                           cast<int16_t>(patch(e, w, step, row, g, n)) * cast<int16_t>(weights(e, o, step, row, g)));
+        short_sums = Func("short_sums");
+        short_sums(w, o, g, n, chunks.tap_chunk, chunks.row_chunk) = cast<int16_t>(0);
+        short_sums(w, o, g, n, chunks.tap_chunk, chunks.row_chunk) += word_sum(w, o, of_tap, of_row, g, n);
+        acc(w, o, g, n) = 0;
+        acc(w, o, g, n) += cast<int32_t>(short_sums(w, o, g, n, all.x, all.y));
+        dot = e, short_taps = r.x, short_rows = r.y, taps = all.x, rows = all.y;
+    }
+
+    /// Element `e` of the input word that reach() has at `at`.
+    Expr input_value(const Expr &e, std::vector<Expr> at) {
+        at.insert(at.begin(), e);
+        return words(at);
+    }
+
+    /// patch(e, w, step, row, g, n): what output position w meets. A schedule may lay it out, or leave it to the sums.
+    void build_patch(const Var &step, const Var &row) {
+        patch = Func("patch");
+        patch(element_of_word, w, step, row, g, n) =
+            input_value(element_of_word, reach(w, step, word_taps() * dilation(), steps(), {row, g, n}));
     }
 
     /// The window's sum that goes with an output position, or, with tile_input, with the coordinates of its sums.
@@ -134,7 +175,7 @@ private:
         const std::vector<Expr> at = tile_input ? reach_in_tile(w, input_tile, r.y, distance, steps(), rest)
                                                 : reach(w, r.y, distance, steps(), rest);
         window_acc(args) = 0;
-        window_acc(args) += input_value(r, at) * cast<int32_t>(ones(r.x, r.y, r.z));
+        window_acc(args) += cast<int32_t>(input_value(r.x, at)) * cast<int32_t>(ones(r.x, r.y, r.z));
         window(args) = window_acc(args);
     }
 };

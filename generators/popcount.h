@@ -8,6 +8,7 @@
 
 #include "Halide.h"
 #include "schedules/schedule.h"
+#include "word_chunks.h"
 
 namespace qconv {
 
@@ -120,25 +121,17 @@ protected:
             acc(args) += cast<int32_t>(disagreements(r.x, r.y, Halide::UInt(32)));
             return;
         }
-        // Sums of at most count_limit words fit in a byte. Chunks are whole taps where a tap has few rows, else parts
-        // of one tap.
-        const int most = count_limit;
-        counts = Func("counts");
-        Var tap_chunk("tap_chunk"), row_chunk("row_chunk");
-        const Expr row_count = min(word_rows(), most), tap_count = clamp(most / word_rows(), 1, steps());
-        RDom r(0, tap_count, 0, row_count, "r");
-        r.where(tap_chunk * tap_count + r.x < steps());
-        r.where(row_chunk * row_count + r.y < word_rows());
-        // The bounds that the conditions imply, said so that no words beyond them are packed.
-        const Expr step = min(tap_chunk * tap_count + r.x, steps() - 1);
-        const Expr channel_row = min(row_chunk * row_count + r.y, word_rows() - 1);
+        // Sums of at most count_limit words fit in a byte.
+        const WordChunks chunks(count_limit, steps(), word_rows());
+        RDom r(0, chunks.tap_count, 0, chunks.row_count, "r"), all = chunks.all();
+        const auto [step, channel_row] = chunks.word(r, r.x, r.y);
         count_taps = r.x, count_rows = r.y;
-        counts(w, o, g, n, tap_chunk, row_chunk) = Halide::cast<uint8_t>(0);
-        counts(w, o, g, n, tap_chunk, row_chunk) += disagreements(step, channel_row, Halide::UInt(8));
-        RDom chunks(0, (steps() + tap_count - 1) / tap_count, 0, (word_rows() + row_count - 1) / row_count, "chunks");
-        taps = chunks.x, rows = chunks.y;
+        counts = Func("counts");
+        counts(w, o, g, n, chunks.tap_chunk, chunks.row_chunk) = Halide::cast<uint8_t>(0);
+        counts(w, o, g, n, chunks.tap_chunk, chunks.row_chunk) += disagreements(step, channel_row, Halide::UInt(8));
+        taps = all.x, rows = all.y;
         acc(w, o, g, n) = 0;
-        acc(w, o, g, n) += cast<int32_t>(counts(w, o, g, n, chunks.x, chunks.y));
+        acc(w, o, g, n) += cast<int32_t>(counts(w, o, g, n, all.x, all.y));
     }
 
     /// Differing bits of a window, as the sums have them.

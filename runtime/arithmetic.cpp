@@ -1,5 +1,6 @@
 #include "arithmetic.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "config.h"
@@ -80,6 +81,23 @@ bool tile_fits(const qconv_kernel &kernel, const qconv_layer_config &config) {
     return positions <= shared_memory && positions * position + window <= shared_memory;
 }
 
+// The greatest magnitude of v, and of a.
+std::int64_t widest_element(const IntegerArithmetic &arithmetic, std::int64_t weight_top) {
+    return std::max(magnitude(arithmetic.element_offset),
+                    magnitude(arithmetic.element_factor * weight_top + arithmetic.element_offset));
+}
+std::int64_t widest_level(const qconv_kernel &kernel, std::int64_t input_top) {
+    return std::max<std::int64_t>(input_top, kernel.level_offset);
+}
+
+bool short_sums_fit(const qconv_kernel &kernel, const qconv_layer_config &config) {
+    if (!sums_short(kernel)) return true;
+    const std::int64_t product =
+        widest_level(kernel, input_representation(config).top()) *
+        widest_element(integer_arithmetic(kernel, config), weight_representation(config).top());
+    return 2 * short_sum_words * product <= std::numeric_limits<std::int16_t>::max();
+}
+
 // What keeps the layer from a kernel of the forward pass.
 const char *forward_mismatch(const qconv_kernel &kernel, const qconv_layer_config &config) {
     if (kernel.word_bits > 0 && !packs_input(config)) return "it needs a sign or inputdorefa input quantizer";
@@ -90,6 +108,7 @@ const char *forward_mismatch(const qconv_kernel &kernel, const qconv_layer_confi
     }
     if (kernel.tile_input != 0 && !tile_fits(kernel, config)) return "a tile of its input exceeds shared memory";
     if (!lanes_fit(kernel, config)) return "the sums of its lanes could overflow";
+    if (!short_sums_fit(kernel, config)) return "its 16-bit sums could overflow";
     if (!int32_fits(kernel, config)) return "its int32 sums could overflow";
     return nullptr;
 }
@@ -149,11 +168,9 @@ bool int32_fits(const qconv_kernel &kernel, const qconv_layer_config &config) {
     const IntegerArithmetic arithmetic = integer_arithmetic(kernel, config);
     const std::int64_t input_top = input_representation(config).top();
     const std::int64_t weight_top = weight_representation(config).top();
-    // The widest v; every term of the sum at its largest, all at once.
-    const std::int64_t low = magnitude(arithmetic.element_offset);
-    const std::int64_t high = magnitude(arithmetic.element_factor * weight_top + arithmetic.element_offset);
-    const std::int64_t element = low > high ? low : high;
-    const std::int64_t level = input_top > kernel.level_offset ? input_top : kernel.level_offset;
+    // Every term of the sum at its largest, all at once.
+    const std::int64_t element = widest_element(arithmetic, weight_top);
+    const std::int64_t level = widest_level(kernel, input_top);
     const std::int64_t dot =
         kernel.path == QCONV_PATH_B1B1 ? 2 * input_top * weight_top : arithmetic.dot_factor * level * element;
     const std::int64_t per_element = magnitude(dot) + magnitude(arithmetic.window_factor) * level +

@@ -35,8 +35,9 @@ constexpr double place_word = 2;         // load and store, to where the words o
 constexpr double store_output = 4;
 constexpr double dot_with_vnni = 1;        // sdot is the same
 constexpr double dot_of_long_elements = 2; // 16-bit words: smlal of one half, then of the other
-constexpr double dot_without = 1.2; // multiply and add, but on more ports than FMA: 76 against 57 GMAC/s on Zen 4
-constexpr double fma_chain = 1.4;   // fewer sums at once than an FMA takes cycles wait for themselves
+constexpr double dot_without = 1.2;       // multiply and add, but on more ports than FMA: 76 against 57 GMAC/s on Zen 4
+constexpr double dot_in_short_sums = 1.2; // the same, of twice as many elements
+constexpr double fma_chain = 1.4;         // fewer sums at once than an FMA takes cycles wait for themselves
 constexpr double wide_strip = 4;    // what strips of several vectors compute past the end of a row, where no width is
                                     // expected, for one output
 constexpr double split_phase = 5;   // of an input: loaded one by one and stored
@@ -70,9 +71,10 @@ double word_cost(const qconv_kernel &kernel, const qconv_layer_config &config, c
     const double word_lanes = vector_bits / kernel.word_bits;
     const double float_lanes = vector_bits / 32;
     if (kernel.path == QCONV_PATH_INT8) {
-        const double dot = kernel.element_bits == 8 ? dot_with_vnni
-                           : kernel.word_bits == 16 ? dot_of_long_elements
-                                                    : dot_without;
+        const double dot = sums_short(kernel)         ? dot_in_short_sums
+                           : kernel.element_bits == 8 ? dot_with_vnni
+                           : kernel.word_bits == 16   ? dot_of_long_elements
+                                                      : dot_without;
         double cost = words * padded_outputs * dot / word_lanes;
         cost += size.channels * size.columns * quantize_element / float_lanes;
         if (kernel.window_sum != 0) cost += (words * dot + keep_window) / word_lanes;

@@ -84,6 +84,12 @@ std::size_t scratch_bytes(const qconv_kernel &kernel, const qconv_layer_config &
         const std::int64_t entries = std::int64_t{kernel.tables} << kernel.table_channels;
         bytes += (entries * table + (block + 64) * out_in_group(config)) * std::int64_t{sizeof(float)};
     }
+    if (kernel.path == QCONV_PATH_INT8 && kernel.out_block > 1) {
+        // The words that the positions of a strip meet.
+        const PackedShape shape =
+            packed_shape(kernel, channels_in_group(config), out_in_group(config), config.kernel_size);
+        bytes += shape.steps * shape.rows * block * (kernel.word_bits / 8);
+    }
     // Kernels for any stride look up where each tap falls: a column and a phase, both int32.
     if (kernel.unit_stride == 0) bytes += 2 * config.kernel_size * std::int64_t{sizeof(std::int32_t)};
     return static_cast<std::size_t>(bytes);

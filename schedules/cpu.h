@@ -29,6 +29,10 @@ protected:
     /// broadcasts a weight from memory as an instruction's operand.
     virtual void stage_weights(const ForwardStages &, const Halide::LoopLevel &) const {}
 
+    /// Whether the words that a strip's positions meet are laid out one after the other before they are multiplied:
+    /// one copy for all output channels.
+    virtual bool lays_out_patches(const Halide::Target &) const { return false; }
+
 private:
     /// The sums of one block of output channels and one strip, in registers.
     void schedule_sums(const ForwardStages &s, const Halide::LoopLevel &level, const Halide::Target &target) const;

@@ -38,7 +38,8 @@ Loops tile_output(Func y, const OutputStages &s, const Var &o, bool several_grou
     y.fuse(loops.tile, s.g, loops.task)
         .fuse(loops.task, s.n, loops.task)
         .parallel(loops.task)
-        .vectorize(loops.wi, target.natural_vector_size<float>(), TailStrategy::GuardWithIf);
+        .vectorize(loops.wi, target.natural_vector_size<float>(), TailStrategy::GuardWithIf)
+        .unroll(loops.wi); // or the sums, which a loop would index, could not stay in registers
     for (int u = 0; u < y.num_update_definitions(); u++)
         y.update(u).unscheduled(); // a few columns
     return loops;
@@ -149,7 +150,7 @@ void Cpu::schedule_sums(const ForwardStages &s, const LoopLevel &level, const Ta
         }
     } else {
         // Taps innermost: neighbouring taps read the same cache lines of one row.
-        if (s.has_dot) {
+        if (s.has_dot && !s.counts.defined()) {
             acc.update().reorder(s.dot, s.w, s.o, s.taps, s.rows).atomic().vectorize(s.dot);
         } else {
             acc.update().reorder(s.w, s.o, s.taps, s.rows);
@@ -165,9 +166,18 @@ void Cpu::schedule_sums(const ForwardStages &s, const LoopLevel &level, const Ta
     }
     if (s.counts.defined()) {
         Func counts = s.counts;
-        const int bytes = target.natural_vector_size<uint8_t>();
-        counts.compute_at(acc, s.taps).vectorize(s.w, bytes).unroll(s.w).unroll(s.o);
-        counts.update().reorder(s.w, s.o, s.count_taps, s.count_rows).vectorize(s.w, bytes).unroll(s.w).unroll(s.o);
+        const int count_lanes = std::min(target.natural_vector_size(counts.type()), s.width_block);
+        counts.compute_at(acc, s.taps).vectorize(s.w, count_lanes).unroll(s.w).unroll(s.o);
+        counts.update()
+            .reorder(s.w, s.o, s.count_taps, s.count_rows)
+            .vectorize(s.w, count_lanes)
+            .unroll(s.w)
+            .unroll(s.o);
+        if (Func word_sum = s.word_sum; word_sum.defined()) {
+            word_sum.compute_at(counts, s.o).vectorize(s.w, count_lanes).unroll(s.w);
+            // A sum with saturation, which is associative where nothing saturates.
+            word_sum.update().reorder(s.dot, s.w).atomic(true).vectorize(s.dot).vectorize(s.w, count_lanes).unroll(s.w);
+        }
     }
 }
 
@@ -214,14 +224,31 @@ void Cpu::apply(const ForwardStages &s, const Target &target) const {
     if (s.width_block == 1 && s.counts.defined()) return schedule_across_outputs(s, target);
     Func y = s.y;
     const Loops loops = tile_output(y, s, s.o, s.out_block == 1, target);
-    // The weights of one block of output channels are reused over all strips of a task.
+    const bool lays_out = s.patch.defined() && s.out_block > 1 && lays_out_patches(target);
     Var block("block"), oi("oi");
-    y.split(s.o, block, oi, s.out_block, TailStrategy::GuardWithIf)
-        .reorder(loops.wi, oi, loops.strip, block, loops.group)
-        .unroll(oi);
+    y.split(s.o, block, oi, s.out_block, TailStrategy::GuardWithIf);
+    if (lays_out) {
+        // The patches of a strip stay in L1 while all weights stream by.
+        y.reorder(loops.wi, oi, block, loops.strip, loops.group);
+    } else {
+        // The weights of one block of output channels are reused over all strips of a task.
+        y.reorder(loops.wi, oi, loops.strip, block, loops.group);
+    }
+    y.unroll(oi);
     schedule_input(y, s, loops, target);
 
-    schedule_sums(s, LoopLevel(y, loops.strip), target);
+    schedule_sums(s, LoopLevel(y, lays_out ? block : loops.strip), target);
+    if (lays_out) {
+        Func patch = s.patch;
+        const std::vector<Var> args = patch.args(); // after these two: step, row
+        patch.compute_at(y, loops.strip)
+            .hoist_storage(y, loops.task)
+            .bound_extent(s.w, s.width_block)
+            .reorder(s.element, s.w, args[2], args[3])
+            .unroll(s.element)
+            .vectorize(s.w, std::min(target.natural_vector_size(patch.type()), s.width_block))
+            .unroll(s.w);
+    }
     if (s.window.defined()) {
         Func window = s.window, window_acc = s.window_acc;
         const int lanes = std::min(target.natural_vector_size<int32_t>(), s.width_block);

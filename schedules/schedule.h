@@ -92,9 +92,15 @@ struct ForwardStages : OutputStages {
     /// window(w, g, n), wanted once per task, of window_acc(w, g, n): one update over the reduction of acc. May be
     /// undefined.
     Halide::Func window, window_acc;
-    /// Byte-counter popcount: counts(w, o, g, n, tap chunk, row chunk) feeds acc in place of the words. Else undefined.
+    /// Sums narrower than acc: counts(w, o, g, n, tap chunk, row chunk) feeds acc in place of the words. Else
+    /// undefined.
     Halide::Func counts;
     Halide::RVar count_taps, count_rows;
+    /// patch(element, w, step, row, g, n): the words that an output position meets, which acc reads through it. Left to
+    /// the sums, or laid out for a strip. May be undefined.
+    Halide::Func patch;
+    /// What counts adds up, where `dot` is its own reduction: word_sum(w, o, step, row, g, n). Else undefined.
+    Halide::Func word_sum;
     /// The weights of a step, weights([element,] o, ...): wanted once for all positions of a strip. May be undefined.
     Halide::Func weights;
     /// Where vectors hold words of one position: partial(lane, w, o, g, n) has a sum for each lane, one update over

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "qconv/layout.h"
 #include "support/catch.h"
 #include "support/kernel_rows.h"
 #include "support/layer_case.h"
@@ -36,6 +37,26 @@ TEST_CASE("arithmetic: a kernel is refused where its 16-bit lanes could overflow
     k.word_channels = 32;
     k.vector_words = 4;
     CHECK(mismatch(k, config) == nullptr);
+}
+
+TEST_CASE("arithmetic: a kernel is refused where its 16-bit sums of words could overflow, and not before",
+          "[arithmetic]") {
+    qconv_layer_config config = default_config(QCONV_LAYER_QCONV1D);
+    qconv_kernel k = int8(8, 2, 0);
+    k.word_bits = 16;
+    REQUIRE(sums_short(k));
+    const auto serves = [&](int input_bits, qconv_quantizer weight) {
+        config.input_quantization = quantizer(QCONV_INPUTDOREFA, input_bits);
+        config.weight_quantization = weight;
+        return mismatch(k, config) == nullptr;
+    };
+    // 128 products of at most level * element < 256 fit.
+    CHECK(serves(8, quantizer(QCONV_SIGN)));            // 255 * 1
+    CHECK(serves(4, quantizer(QCONV_WEIGHTDOREFA, 4))); // 15 * 15
+    CHECK(serves(2, quantizer(QCONV_WEIGHTDOREFA, 6))); // 3 * 63
+    CHECK_FALSE(serves(2, quantizer(QCONV_WEIGHTDOREFA, 7)));
+    CHECK_FALSE(serves(5, quantizer(QCONV_WEIGHTDOREFA, 4)));
+    CHECK_FALSE(serves(8, quantizer(QCONV_WEIGHTDOREFA, 2)));
 }
 
 TEST_CASE("arithmetic: kernels that cannot represent a layer are refused", "[arithmetic]") {

@@ -40,6 +40,17 @@ constexpr int64_t vector_words(const qconv_kernel &k) {
     return k.vector_words > 1 ? k.vector_words : 1;
 }
 
+/// Whether sums of words are in 16 bits, at most short_sum_words of them, before they are added up in 32: on path int8
+/// where words are two elements of 8 bits. Such kernels serve layers of which no such sum can leave 16 bits:
+///     2 * short_sum_words * (greatest a) * (greatest |v|) < 2^15, in the terms of "A forward kernel computes" below.
+constexpr int short_sum_words = 64;
+constexpr bool sums_short(int word_bits, int element_bits) {
+    return word_bits == 16 && element_bits == 8;
+}
+constexpr bool sums_short(const qconv_kernel &k) {
+    return sums_short(k.word_bits, k.element_bits);
+}
+
 /// Sizes of the packed weights of one kernel for one layer. Index order is innermost first, as in Halide.
 ///   b1b1    word  [out_block, steps, rows, weight_planes, out_blocks, groups], or with vector_words > 1
 ///           word  [vector_words, out_block, vectors, weight_planes, out_blocks, groups], missing words being 0
