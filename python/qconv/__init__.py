@@ -1,5 +1,6 @@
 """Quantized 1-D convolutions for PyTorch, on qconv's ahead-of-time compiled kernels."""
 
+from ._cache import check_weights
 from ._library import version as _version
 from .modules import QActivation, QConv1d, QConv1d_NoAct, conv1d, repack
 from .quantizers import (
@@ -30,6 +31,7 @@ __all__ = [
     "SteHeaviside",
     "SwishSign",
     "WeightDoReFa",
+    "check_weights",
     "conv1d",
     "repack",
 ]

@@ -7,7 +7,6 @@ A quantizer is a tuple of its name and its parameters:
     ("scheduled", first, next, mix): (1 - mix) * first + mix * next
 """
 
-import ctypes
 import json
 import math
 from ctypes import byref
@@ -84,6 +83,7 @@ class LayerSpec:
     weight_quantization: State
     gradient_cancellation_threshold: float | None
     _saved: dict[int, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+    _configs: dict[int, c.LayerConfig] = field(default_factory=dict, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         described: dict[str, Any] = {"layer": self.layer}
@@ -106,8 +106,14 @@ class LayerSpec:
         """Of a number or a symbol. Too narrow an input gives less than 1."""
         return (width + self.pad_left + self.pad_right - self.dilation * (self.kernel_size - 1) - 1) // self.stride + 1
 
-    def config(self, directions: int, width: int = 0) -> c.LayerConfig:
-        """width: that inputs are expected to have; 0: not known."""
+    def config(self, directions: int) -> c.LayerConfig:
+        """Made once: not to be changed."""
+        config = self._configs.get(directions)
+        if config is None:
+            config = self._configs[directions] = self._make_config(directions)
+        return config
+
+    def _make_config(self, directions: int) -> c.LayerConfig:
         config = c.LayerConfig()
         c.LIBRARY.qconv_layer_config_init(byref(config), c.LAYER_KINDS.index(self.layer))
         for key in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups", "pad_left"):
@@ -119,20 +125,20 @@ class LayerSpec:
         threshold = self.gradient_cancellation_threshold
         config.gradient_cancellation_threshold = math.nan if threshold is None else threshold
         config.directions = directions
-        config.width = width
         return config
 
-    def saved(self, directions: int) -> tuple[int, int]:
-        """What backward needs of the forward pass (SAVES_...), and the planes of a state. It does not depend on the
-        shape: a layer of one channel answers, so that this works without weights."""
+    def saved(self, directions: int) -> int:
+        """What backward needs of the forward pass (SAVES_...)."""
+        return self._probe(directions)[0]
+
+    def state_width(self, directions: int, width: Any) -> Any:
+        """Words of a channel in the state, of a number or a symbol."""
+        return self._probe(directions)[1] * ((width + 31) // 32)
+
+    def _probe(self, directions: int) -> tuple[int, int]:
         answer = self._saved.get(directions)
         if answer is None:
-            config = self.config(directions)
-            for key in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups"):
-                setattr(config, key, 1)
-            config.pad_left = config.pad_right = 0
-            probe = c.Layer(config, (ctypes.c_float * 1)(1.0))
-            answer = self._saved[directions] = probe.saves, probe.state_planes
+            answer = self._saved[directions] = c.saved(self.config(directions))
         return answer
 
 

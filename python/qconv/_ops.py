@@ -1,7 +1,7 @@
 """The operators: torch.ops.qconv.{forward, training, backward}, for tensors on the CPU and on CUDA GPUs.
 
 A layer travels as the text of _layer.layer_text. `training` is `forward` with a gradient; besides y it returns the
-state that `backward` needs where the layer saves one: the levels and masks of x, bit by bit, instead of x.
+state that `backward` needs where the layer saves one: the signs and masks of x, 2 bits an element, instead of x.
 """
 
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.library import Library
 
-from . import _cache, _composite, _native
+from . import _cache, _composite, _device, _native
 from ._layer import LayerSpec, is_compiling, layer_spec
 from ._library import (
     FORWARD,
@@ -19,7 +19,6 @@ from ._library import (
     GRAD_WEIGHT,
     SAVES_INPUT,
     SAVES_STATE,
-    Layer,
 )
 
 _library = Library("qconv", "DEF")
@@ -47,6 +46,11 @@ def _check_input(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LayerSpec
     _, channels, width = x.shape
     if channels != spec.in_channels:
         raise ValueError(f"input has {channels} channels; the layer's in_channels is {spec.in_channels}")
+    if weight.shape != spec.weight_shape:
+        raise ValueError(
+            f"weight has shape {list(weight.shape)}; a {spec.layer} of {spec.in_channels} to {spec.out_channels} "
+            f"channels in {spec.groups} groups with kernel_size {spec.kernel_size} needs {list(spec.weight_shape)}"
+        )
     if x.dtype not in (_float32, _float64):
         raise TypeError(
             f"input is {x.dtype}; qconv computes in float32 (and in float64 through PyTorch): convert it, or run under "
@@ -61,6 +65,10 @@ def _check_input(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LayerSpec
             raise TypeError(f"input is {x.dtype} and bias {bias.dtype}; they must be alike")
         if bias.device != x.device:
             raise ValueError(f"input is on {x.device} and bias on {bias.device}; they must be on one device")
+        if bias.shape != (spec.out_channels,):
+            raise ValueError(
+                f"bias has shape {list(bias.shape)}; out_channels {spec.out_channels} needs one number each"
+            )
     if spec.width_out(width) < 1:
         raise ValueError(
             f"width is {width}; with its padding ({width + spec.pad_left + spec.pad_right}) it must be at least the "
@@ -77,48 +85,43 @@ def _forward_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) 
     x = x.contiguous()
     batch, _, width = x.shape
     y = x.new_empty(batch, spec.out_channels, spec.width_out(width))
-    packed = _cache.acquire(weight, bias, layer, FORWARD, width)
+    place = _device.of(weight)
+    packed = _cache.acquire(weight, bias, spec, FORWARD, batch, width, place)
     try:
-        packed.forward(x.data_ptr(), batch, width, y.data_ptr())
+        place.forward(packed, x.data_ptr(), batch, width, y.data_ptr())
     finally:
-        packed.users.pop()
+        _cache.release(packed)
     return y
 
 
-def _state_width(planes: int, width: int) -> int:
-    """Words of a row of x, plane after plane."""
-    return planes * ((width + 31) // 32)
-
-
 def _state_shape(x: Tensor, spec: LayerSpec, directions: int) -> tuple[int, ...]:
-    saves, planes = spec.saved(directions)
-    if x.dtype is not _float32 or saves != SAVES_STATE:
+    if x.dtype is not _float32 or spec.saved(directions) != SAVES_STATE:
         return (0,)
     # Three dimensions: compilers like to turn tensors of four into channels-last.
-    return x.shape[0], x.shape[1], _state_width(planes, x.shape[2])
+    return x.shape[0], x.shape[1], spec.state_width(directions, x.shape[2])
 
 
 def _train(
     x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int
-) -> tuple[Tensor, Tensor | None, Layer]:
-    """In float32: y, the state if the layer saves one, and the packed layer that computed them."""
+) -> tuple[Tensor, Tensor | None, int]:
+    """In float32: y, the state if the layer saves one, and what it saves."""
     spec = layer_spec(layer)
     _check_input(x, weight, bias, spec)
     x = x.contiguous()
     batch, channels, width = x.shape
-    packed = _cache.acquire(weight, bias, layer, directions, width)
+    saves, place = spec.saved(directions), _device.of(weight)
+    # Sizes one by one: PyTorch reads a tuple of them more slowly.
+    y = x.new_empty(batch, spec.out_channels, spec.width_out(width))
+    state = None
+    if saves == SAVES_STATE:
+        state = x.new_empty(batch, channels, spec.state_width(directions, width), dtype=_int32)
+    into = (None, 0) if state is None else (state.data_ptr(), state.nbytes)
+    packed = _cache.acquire(weight, bias, spec, directions, batch, width, place)
     try:
-        # Sizes one by one: PyTorch reads a tuple of them more slowly.
-        y = x.new_empty(batch, spec.out_channels, spec.width_out(width))
-        if packed.saves == SAVES_STATE:
-            state = x.new_empty(batch, channels, _state_width(packed.state_planes, width), dtype=_int32)
-            packed.forward_training(x.data_ptr(), batch, width, y.data_ptr(), state.data_ptr(), state.nbytes)
-        else:
-            state = None
-            packed.forward_training(x.data_ptr(), batch, width, y.data_ptr(), None, 0)
+        place.forward_training(packed, x.data_ptr(), batch, width, y.data_ptr(), *into)
     finally:
-        packed.users.pop()
-    return y, state, packed
+        _cache.release(packed)
+    return y, state, saves
 
 
 def _state_or_empty(state: Tensor | None, like: Tensor) -> Tensor:
@@ -150,10 +153,8 @@ def _gradients(
     width: int,
     directions: int,
     bias: bool,
-    packed: Layer | None = None,
-    source: tuple = (),
 ) -> Gradients:
-    """In float32: those asked for. `packed` and its `source`: what the forward pass used, if that is known."""
+    """In float32: those asked for."""
     spec = layer_spec(layer)
     grad_output = grad_output.contiguous()
     batch = grad_output.shape[0]
@@ -167,9 +168,11 @@ def _gradients(
         state = state.contiguous()
     if x is not None:
         x = x.contiguous()
-    packed = _cache.reacquire(packed, source, weight, layer, directions, width)
+    place = _device.of(weight)
+    packed = _cache.acquire(weight, None, spec, directions, batch, width, place, backward=True)
     try:
-        packed.backward(
+        place.backward(
+            packed,
             None if x is None else x.data_ptr(),
             None if state is None else state.data_ptr(),
             0 if state is None else state.nbytes,
@@ -181,7 +184,7 @@ def _gradients(
             None if grad_bias is None else grad_bias.data_ptr(),
         )
     finally:
-        packed.users.pop()
+        _cache.release(packed)
     return grad_input, grad_weight, grad_bias
 
 
@@ -264,7 +267,7 @@ class _Training(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
         with torch._C._AutoDispatchBelowAutograd():
             y, state = training(x, weight, bias, layer, directions)
-        keeps_x = x.dtype is not _float32 or layer_spec(layer).saved(directions)[0] == SAVES_INPUT
+        keeps_x = x.dtype is not _float32 or layer_spec(layer).saved(directions) == SAVES_INPUT
         ctx.save_for_backward(x if keeps_x else None, weight, state)
         ctx.call = layer, x.shape[2], directions, bias is not None and bias.requires_grad
         ctx.mark_non_differentiable(state)
@@ -304,9 +307,9 @@ class _Direct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
-        y, state, packed = _train(x, weight, bias, layer, directions)
-        ctx.save_for_backward(x if packed.saves == SAVES_INPUT else None, weight, state)
-        ctx.call = layer, x.shape[2], directions, bias is not None and bias.requires_grad, packed, packed.source
+        y, state, saves = _train(x, weight, bias, layer, directions)
+        ctx.save_for_backward(x if saves == SAVES_INPUT else None, weight, state)
+        ctx.call = layer, x.shape[2], directions, bias is not None and bias.requires_grad
         return y
 
     @staticmethod
@@ -318,7 +321,7 @@ def _direct_backward(ctx, grad_output: Tensor):
     x, weight, state = ctx.saved_tensors
     if _directly(grad_output, weight, None):
         return *_gradients(grad_output, x, weight, state, *ctx.call), None, None
-    return _dispatched(grad_output, x, weight, _state_or_empty(state, weight), *ctx.call[:4])
+    return _dispatched(grad_output, x, weight, _state_or_empty(state, weight), *ctx.call)
 
 
 _once_differentiable = once_differentiable(_training_backward)
@@ -345,7 +348,7 @@ def _backward_in_python(saved_tensors: tuple, call: tuple, grad_output: Tensor) 
 
 
 if _native.MODULE is not None:
-    _native.MODULE.open(lambda text: bytes(layer_spec(text).config(FORWARD)), _backward_in_python)
+    _native.MODULE.open(lambda text: bytes(layer_spec(text).config(FORWARD)), _cache.watch, _backward_in_python)
 _convolve_natively = None if _native.MODULE is None else _native.MODULE.convolve
 
 

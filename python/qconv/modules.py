@@ -199,7 +199,7 @@ class QConv1d(QConv1d_NoAct):
 
 
 def repack(target: nn.Module | Tensor) -> None:
-    """Packs the weights anew on their next use. Only needed after changes in place that PyTorch does not count: those
-    through `.data`, from NumPy, or of inference tensors."""
+    """Packs the weights anew on their next use. Only needed where check_weights is "frozen", or for one element that the
+    very next call must see."""
     for weight in [target] if isinstance(target, Tensor) else target.parameters():
         _cache.forget(weight)

@@ -316,17 +316,6 @@ def test_weights_are_followed():
         assert_close(qconv.conv1d(x, weight, bias), unbiased + 1)
 
 
-def test_repack():
-    """What PyTorch does not count is not seen until repack()."""
-    layer = qconv.QConv1d(4, 4, 3)
-    x = torch.randn(1, 4, 12)
-    with torch.no_grad():
-        before = layer(x)
-        layer.weight.data.neg_()
-        qconv.repack(layer)
-        assert torch.equal(layer(x), -before)
-
-
 def test_packed_layers_go_with_their_weights():
     gc.collect()
     before = _cache.count_weights()
