@@ -80,12 +80,12 @@ def acquire(
     if place is not CPU:
         return _acquire_on(weight, bias, spec, directions, batch, width, place, backward)
     address, version = weight.data_ptr(), _version(weight)
-    dense = weight
+    dense = weight.float()
     if not weight.is_contiguous():
         version += hash(weight.stride())  # another view of the same place is compared as a whole
-        dense = weight.contiguous()
+        dense = dense.contiguous()
     if bias is not None:
-        bias = bias.contiguous()
+        bias = bias.float().contiguous()
     acquired = Acquired()
     status = _acquire(
         spec.config(directions), None, address, dense.data_ptr(), None if bias is None else bias.data_ptr(),
@@ -134,8 +134,8 @@ def _acquire_on(
             check(status)
         if acquired.layer:
             break
-        host = weight.detach().cpu().contiguous()
-        host_bias = None if bias is None else bias.detach().cpu().contiguous()
+        host = weight.detach().float().cpu().contiguous()
+        host_bias = None if bias is None else bias.detach().float().cpu().contiguous()
     if acquired.first:
         watch(weight, address)
     return acquired.layer

@@ -1,17 +1,20 @@
 """The operators: torch.ops.qconv.{forward, training, backward}, for tensors on the CPU and on CUDA GPUs.
 
-A layer travels as the text of _layer.layer_text. `training` is `forward` with a gradient; besides y it returns the
-state that `backward` needs where the layer saves one: the signs and masks of x, 2 bits an element, instead of x.
+A layer travels as the text of _layer.layer_text. `forward` is what programs call and graphs hold. Its gradient calls
+`training`, which besides y returns the state that `backward` needs where the layer saves one: signs and masks of x, a
+few bits an element, instead of x.
 """
 
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.library import Library
 
-from . import _cache, _composite, _device, _native
+from . import _cache, _composite, _derivatives, _device, _native
+from ._derivatives import Gradients
 from ._layer import LayerSpec, is_compiling, layer_spec
 from ._library import (
     FORWARD,
@@ -38,6 +41,15 @@ training = torch.ops.qconv.training.default
 backward = torch.ops.qconv.backward.default
 
 _float32, _float64, _int32 = torch.float32, torch.float64, torch.int32
+_TYPES = (_float32, _float64, torch.bfloat16, torch.float16)
+_types = _TYPES
+
+
+def accept_half(accept: bool) -> None:
+    """Whether layers take bfloat16 and float16, which are computed in float32 and given back as they came: by default they
+    do. Else they are errors, so that no cast goes unnoticed."""
+    global _types
+    _types = _TYPES if accept else _TYPES[:2]
 
 
 def _check_input(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LayerSpec) -> None:
@@ -51,13 +63,15 @@ def _check_input(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LayerSpec
             f"weight has shape {list(weight.shape)}; a {spec.layer} of {spec.in_channels} to {spec.out_channels} "
             f"channels in {spec.groups} groups with kernel_size {spec.kernel_size} needs {list(spec.weight_shape)}"
         )
-    if x.dtype not in (_float32, _float64):
+    if x.dtype not in _types:
+        refused = " (qconv.accept_half(False) is in force)" if x.dtype in _TYPES else ""
         raise TypeError(
-            f"input is {x.dtype}; qconv computes in float32 (and in float64 through PyTorch): convert it, or run under "
-            f"torch.autocast('{x.device.type}'), which does"
+            f"input is {x.dtype}; qconv computes in float32 (and in float64 through PyTorch): convert it with "
+            f".float(){refused}"
         )
     if weight.dtype != x.dtype:
-        raise TypeError(f"input is {x.dtype} and weight {weight.dtype}; they must be alike")
+        hint = f": convert one, or run under torch.autocast('{x.device.type}')" if _float64 not in (x.dtype, weight.dtype) else ""
+        raise TypeError(f"input is {x.dtype} and weight {weight.dtype}; they must be alike{hint}")
     if weight.device != x.device:
         raise ValueError(f"input is on {x.device} and weight on {weight.device}; they must be on one device")
     if bias is not None:
@@ -82,7 +96,8 @@ def _forward_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) 
     if x.dtype is _float64:
         with torch._C._AutoDispatchBelowAutograd():
             return _composite.forward(spec, x, weight, bias)
-    x = x.contiguous()
+    dtype = x.dtype
+    x = x.float().contiguous()
     batch, _, width = x.shape
     y = x.new_empty(batch, spec.out_channels, spec.width_out(width))
     place = _device.of(weight)
@@ -91,11 +106,11 @@ def _forward_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) 
         place.forward(packed, x.data_ptr(), batch, width, y.data_ptr())
     finally:
         _cache.release(packed)
-    return y
+    return y.to(dtype)
 
 
 def _state_shape(x: Tensor, spec: LayerSpec, directions: int) -> tuple[int, ...]:
-    if x.dtype is not _float32 or spec.saved(directions) != SAVES_STATE:
+    if x.dtype is _float64 or spec.saved(directions) != SAVES_STATE:
         return (0,)
     # Three dimensions: compilers like to turn tensors of four into channels-last.
     return x.shape[0], x.shape[1], spec.state_width(directions, x.shape[2])
@@ -104,10 +119,11 @@ def _state_shape(x: Tensor, spec: LayerSpec, directions: int) -> tuple[int, ...]
 def _train(
     x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int
 ) -> tuple[Tensor, Tensor | None, int]:
-    """In float32: y, the state if the layer saves one, and what it saves."""
+    """y, the state if the layer saves one, and what it saves."""
     spec = layer_spec(layer)
     _check_input(x, weight, bias, spec)
-    x = x.contiguous()
+    dtype = x.dtype
+    x = x.float().contiguous()
     batch, channels, width = x.shape
     saves, place = spec.saved(directions), _device.of(weight)
     # Sizes one by one: PyTorch reads a tuple of them more slowly.
@@ -121,7 +137,7 @@ def _train(
         place.forward_training(packed, x.data_ptr(), batch, width, y.data_ptr(), *into)
     finally:
         _cache.release(packed)
-    return y, state, saves
+    return y.to(dtype), state, saves
 
 
 def _state_or_empty(state: Tensor | None, like: Tensor) -> Tensor:
@@ -141,9 +157,6 @@ def _training_kernel(
     return y, _state_or_empty(state, x)
 
 
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
-
-
 def _gradients(
     grad_output: Tensor,
     x: Tensor | None,
@@ -154,20 +167,20 @@ def _gradients(
     directions: int,
     bias: bool,
 ) -> Gradients:
-    """In float32: those asked for."""
+    """Those asked for."""
     spec = layer_spec(layer)
-    grad_output = grad_output.contiguous()
+    grad_output = grad_output.float().contiguous()
     batch = grad_output.shape[0]
     new = grad_output.new_empty if batch else grad_output.new_zeros
     grad_input = new(batch, spec.in_channels, width) if directions & GRAD_INPUT else None
     grad_weight = new(*spec.weight_shape) if directions & GRAD_WEIGHT else None
     grad_bias = new(spec.out_channels) if bias else None
     if batch == 0:
-        return grad_input, grad_weight, grad_bias
+        return _converted(weight.dtype, grad_input, grad_weight, grad_bias)
     if state is not None:
         state = state.contiguous()
     if x is not None:
-        x = x.contiguous()
+        x = x.float().contiguous()
     place = _device.of(weight)
     packed = _cache.acquire(weight, None, spec, directions, batch, width, place, backward=True)
     try:
@@ -185,7 +198,11 @@ def _gradients(
         )
     finally:
         _cache.release(packed)
-    return grad_input, grad_weight, grad_bias
+    return _converted(weight.dtype, grad_input, grad_weight, grad_bias)
+
+
+def _converted(dtype: torch.dtype, *gradients: Tensor | None) -> Gradients:
+    return tuple(None if gradient is None else gradient.to(dtype) for gradient in gradients)
 
 
 def _backward_kernel(
@@ -249,14 +266,15 @@ def _directly(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and (bias is None or bias.dtype is _float32)
         and (x.is_cpu or x.is_cuda)
         and not is_compiling()
+        and not x.is_neg()
+        and not weight.is_neg()
         and _count_modes() == 0
-        and _innermost_transform() is None
+        and not _derivatives.transforms_active()
         and _tracing_state() is None
     )
 
 
 _count_modes = torch._C._len_torch_dispatch_stack
-_innermost_transform = torch._C._functorch.peek_interpreter_stack
 _tracing_state = torch._C._get_tracing_state
 
 
@@ -267,7 +285,7 @@ class _Training(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
         with torch._C._AutoDispatchBelowAutograd():
             y, state = training(x, weight, bias, layer, directions)
-        keeps_x = x.dtype is not _float32 or layer_spec(layer).saved(directions) == SAVES_INPUT
+        keeps_x = x.dtype is _float64 or layer_spec(layer).saved(directions) == SAVES_INPUT
         ctx.save_for_backward(x if keeps_x else None, weight, state)
         ctx.call = layer, x.shape[2], directions, bias is not None and bias.requires_grad
         ctx.mark_non_differentiable(state)
@@ -276,14 +294,20 @@ class _Training(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output: Tensor | None, _):
-        # The wrapper that refuses second derivatives takes its time, and only these have gradients enabled here.
-        return (_once_differentiable if torch.is_grad_enabled() else _training_backward)(ctx, grad_output)
+        if grad_output is None:
+            return None, None, None, None, None
+        return *_backward_of(ctx, grad_output, _dispatched), None, None
 
 
-def _training_backward(ctx, grad_output: Tensor | None):
-    if grad_output is None:
-        return None, None, None, None, None
-    return _dispatched(grad_output, *ctx.saved_tensors, *ctx.call)
+def _backward_of(ctx, grad_output: Tensor, compute: Callable[..., Gradients]) -> Gradients:
+    x, weight, state = ctx.saved_tensors
+    if not torch.is_grad_enabled():
+        return compute(grad_output, x, weight, state, *ctx.call)
+    layer, *call = ctx.call
+    return _derivatives.differentiable_backward(
+        layer_spec(layer), grad_output, x, weight, *call,
+        lambda: compute(grad_output, x, weight, state, layer, *call),
+    )  # fmt: skip
 
 
 def _dispatched(
@@ -295,11 +319,11 @@ def _dispatched(
     width: int,
     directions: int,
     bias: bool,
-) -> tuple[Tensor | None, ...]:
-    """What _Training.backward returns, by the operator."""
+) -> Gradients:
+    """Those asked for, by the operator."""
     grads = backward(grad_output, x, weight, state, layer, width, directions, bias)
     needed = directions & GRAD_INPUT, directions & GRAD_WEIGHT, bias
-    return *(grad if need else None for grad, need in zip(grads, needed)), None, None
+    return tuple(grad if need else None for grad, need in zip(grads, needed))
 
 
 class _Direct(torch.autograd.Function):
@@ -314,26 +338,45 @@ class _Direct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output: Tensor):
-        return (_once_differentiable_direct if torch.is_grad_enabled() else _direct_backward)(ctx, grad_output)
+        return *_backward_of(ctx, grad_output, _by_the_shortest_way), None, None
 
 
-def _direct_backward(ctx, grad_output: Tensor):
-    x, weight, state = ctx.saved_tensors
+def _by_the_shortest_way(
+    grad_output: Tensor, x: Tensor | None, weight: Tensor, state: Tensor | None, *call: Any
+) -> Gradients:
     if _directly(grad_output, weight, None):
-        return *_gradients(grad_output, x, weight, state, *ctx.call), None, None
-    return _dispatched(grad_output, x, weight, _state_or_empty(state, weight), *ctx.call)
+        return _gradients(grad_output, x, weight, state, *call)
+    return _dispatched(grad_output, x, weight, _state_or_empty(state, weight), *call)
 
 
-_once_differentiable = once_differentiable(_training_backward)
-_once_differentiable_direct = once_differentiable(_direct_backward)
 # torch.autograd.Function.apply looks for wrappers that transforms have left behind, and goes on to this one.
 _train_directly = super(torch.autograd.Function, _Direct).apply
+
+
+def _directions(x: Tensor, weight: Tensor, bias: Tensor | None) -> int:
+    """Those of a call with gradients; 0 if nothing asks for any."""
+    directions = 0
+    if torch.is_grad_enabled():
+        if x.requires_grad:
+            directions = FORWARD | GRAD_INPUT
+        if weight.requires_grad or (bias is not None and bias.requires_grad):
+            directions |= FORWARD | GRAD_WEIGHT
+    return directions
+
+
+def _forward_with_gradient(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
+    """The operator with gradients. Graphs are captured above this, so that what is exported is `forward` alone."""
+    if directions := _directions(x, weight, bias):
+        return _Training.apply(x, weight, bias, layer, directions)[0]
+    with torch._C._AutoDispatchBelowAutograd():
+        return forward(x, weight, bias, layer)
 
 
 for _place in ("CPU", "CUDA"):
     _library.impl("forward", _forward_kernel, _place)
     _library.impl("training", _training_kernel, _place)
     _library.impl("backward", _backward_kernel, _place)
+_library.impl("forward", _forward_with_gradient, "Autograd")
 _library.impl("training", _Training.apply, "Autograd")
 for _name, _fake in (("forward", _forward_fake), ("training", _training_fake), ("backward", _backward_fake)):
     torch.library.register_fake(f"qconv::{_name}", _fake, lib=_library)
@@ -360,14 +403,12 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tens
             return y
     if x.dim() == 2:
         return convolve(x.unsqueeze(0), weight, bias, layer).squeeze(0)
-    directions = 0
-    if torch.is_grad_enabled():
-        if x.requires_grad:
-            directions = FORWARD | GRAD_INPUT
-        if weight.requires_grad or (bias is not None and bias.requires_grad):
-            directions |= FORWARD | GRAD_WEIGHT
-    if directions:
-        if _directly(x, weight, bias):
-            return _train_directly(x, weight, bias, layer, directions)
-        return training(x, weight, bias, layer, directions)[0]
-    return (_forward_kernel if _directly(x, weight, bias) else forward)(x, weight, bias, layer)
+    if not _directly(x, weight, bias):
+        if not is_compiling() and _derivatives.transforms_active():
+            y = _derivatives.through_pytorch(layer_spec(layer), x, weight, bias)
+            if y is not None:
+                return y
+        return forward(x, weight, bias, layer)
+    if directions := _directions(x, weight, bias):
+        return _train_directly(x, weight, bias, layer, directions)
+    return _forward_kernel(x, weight, bias, layer)
