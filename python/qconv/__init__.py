@@ -3,7 +3,7 @@
 from . import _flops  # noqa: F401  registers itself
 from ._cache import check_weights
 from ._library import version as _version
-from ._ops import accept_half
+from ._kernels import accept_half
 from .modules import QActivation, QConv1d, QConv1d_NoAct, conv1d, repack
 from .quantizers import (
     ApproxSign,

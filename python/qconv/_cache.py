@@ -115,6 +115,7 @@ def _acquire_on(
     """On a GPU everything is compared with a copy, there: one kernel and a wait for its answer."""
     address = weight.data_ptr()
     frozen = directions == FORWARD and _CHECKS[LIBRARY.qconv_get_weight_check()] == "frozen"
+    frozen = frozen or (weight.is_cuda and torch.cuda.is_current_stream_capturing())  # no graph may wait
     kept = _copies.get(address)
     if not frozen or kept is None:
         now = kept[1] if kept is not None and backward else bias

@@ -9,12 +9,14 @@ A quantizer is a tuple of its name and its parameters:
 
 import json
 import math
+import re
 from ctypes import byref
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import _library as c
 
@@ -150,13 +152,50 @@ _texts: dict[State, str] = {}
 
 def layer_text(*fields: Any) -> str:
     """The text form of LayerSpec(*fields)."""
-    if is_compiling():
-        return _traced_text(_constants(fields))
     text = _texts.get(fields)
     if text is None:
         if len(_texts) >= 1024:
             _texts.clear()
         text = _texts[fields] = _write(fields)
+    return text
+
+
+def layer_call(*fields: Any) -> tuple[str, Tensor | None]:
+    """What _ops.convolve takes of LayerSpec(*fields)."""
+    return _traced_layer(fields) if is_compiling() else (layer_text(*fields), None)
+
+
+def _traced_layer(fields: State) -> tuple[str, Tensor | None]:
+    """layer_text while torch.compile traces: numbers of schedules are left open in the text, and are in the tensor. As they
+    change from one epoch to the next, a graph serves them all."""
+    values: list[Any] = []
+    text = _traced_text(_constants(tuple(_take_values(f, values) if isinstance(f, tuple) else f for f in fields)))
+    if not values:
+        return text, None
+    # In this form, and in few others, compilers take numbers that vary.
+    zero = torch.zeros(1, dtype=torch.float64)
+    return text, torch.cat([zero + value for value in values])
+
+
+def _take_values(state: State, values: list[Any]) -> State:
+    """A quantizer's state with names for its numbers that a schedule changes."""
+    name, *rest = state
+    if name == "scheduled":
+        rest = [_take_values(rest[0], values), _take_values(rest[1], values), rest[2]]
+    if name == "scheduled" or (name == "progressive_sign" and rest):
+        values.append(rest[-1])
+        rest[-1] = f"${len(values) - 1}"
+    return (name, *rest)
+
+
+def resolve(text: str, values: Tensor | None) -> LayerSpec:
+    """The layer of a text, with its open numbers."""
+    return layer_spec(text if values is None else _fill(text, values.tolist()))
+
+
+def _fill(text: str, values: list[float]) -> str:
+    for index, value in enumerate(values):
+        text = text.replace(f'"${index}"', repr(value))
     return text
 
 
@@ -181,8 +220,9 @@ def _constants(value: Any) -> Any:
 
 @lru_cache(maxsize=1024)
 def layer_spec(text: str) -> LayerSpec:
-    """The layer of a text that layer_text wrote."""
-    described = json.loads(text)
+    """The layer of a text that layer_text or layer_call wrote. What a schedule leaves open changes neither shapes nor what
+    is saved: any number does for those."""
+    described = json.loads(re.sub(r'"\$\d+"', "0.5", text))
     padding = described.pop("padding")
     described["pad_left"], described["pad_right"] = padding
     described.setdefault("pad_value", 0.0)

@@ -10,7 +10,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from . import _cache
 from ._composite import CancelGradient
-from ._layer import State, layer_text
+from ._layer import State, layer_call
 from ._ops import convolve
 from .quantizers import quantizer, quantizer_state
 
@@ -70,7 +70,7 @@ def conv1d(
     out_channels, channels_in_group, kernel_size = weight.shape
     stride, dilation = _single("stride", stride), _single("dilation", dilation)
     left, right = _resolve_padding(padding, kernel_size, stride, dilation)
-    text = layer_text(
+    text, _ = layer_call(
         "conv1d", channels_in_group * groups, out_channels, kernel_size, stride, left, right, dilation, groups,
         0.0, _IDENTITY, _IDENTITY, None,
     )  # fmt: skip
@@ -127,11 +127,11 @@ def convolve_module(module: Any, x: Tensor, padding_mode: str) -> Tensor:
     weight_state = quantizer_state(modules["_weight_quantize"])
     if weight_state is None:
         weight, weight_state = module._weight_quantize(weight), _IDENTITY
-    text = layer_text(
+    text, values = layer_call(
         layer, module.in_channels, module.out_channels, module.kernel_size[0], module.stride[0], left, right,
         module.dilation[0], module.groups, module._pad_value, state, weight_state, limit,
     )  # fmt: skip
-    return convolve(x, weight, None, text)
+    return convolve(x, weight, None, text, values)
 
 
 class QConv1d_NoAct(nn.Conv1d):  # noqa: N801
