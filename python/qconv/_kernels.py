@@ -83,10 +83,16 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LayerSpec) -> 
 
 
 def state_shape(x: Tensor, spec: LayerSpec, directions: int) -> tuple[int, ...]:
-    if x.dtype is _float64 or spec.saved(directions) != SAVES_STATE:
+    saves, planes = spec.saved(directions)
+    if x.dtype is _float64 or saves != SAVES_STATE:
         return (0,)
     # Three dimensions: compilers like to turn tensors of four into channels-last.
-    return x.shape[0], x.shape[1], spec.state_width(directions, x.shape[2])
+    return x.shape[0], x.shape[1], _state_width(planes, x.shape[2])
+
+
+def _state_width(planes: int, width: int) -> int:
+    """Words of a row of x, plane after plane."""
+    return planes * ((width + 31) // 32)
 
 
 def train(
@@ -103,8 +109,9 @@ def train(
     # Sizes one by one: PyTorch reads a tuple of them more slowly.
     y = x.new_empty(batch, spec.out_channels, spec.width_out(width))
     state, into = None, (None, 0)
-    if spec.saved(directions) == SAVES_STATE:
-        state = x.new_empty(batch, channels, spec.state_width(directions, width), dtype=_int32)
+    saves, planes = spec.saved(directions)
+    if saves == SAVES_STATE:
+        state = x.new_empty(batch, channels, _state_width(planes, width), dtype=_int32)
         into = state.data_ptr(), state.nbytes
     packed = _cache.acquire(weight, bias, spec, directions, batch, width, place)
     try:

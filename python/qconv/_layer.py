@@ -129,15 +129,8 @@ class LayerSpec:
         config.directions = directions
         return config
 
-    def saved(self, directions: int) -> int:
-        """What backward needs of the forward pass (SAVES_...)."""
-        return self._probe(directions)[0]
-
-    def state_width(self, directions: int, width: Any) -> Any:
-        """Words of a channel in the state, of a number or a symbol."""
-        return self._probe(directions)[1] * ((width + 31) // 32)
-
-    def _probe(self, directions: int) -> tuple[int, int]:
+    def saved(self, directions: int) -> tuple[int, int]:
+        """What backward needs of the forward pass (SAVES_...), and the planes of a state."""
         answer = self._saved.get(directions)
         if answer is None:
             answer = self._saved[directions] = c.saved(self.config(directions))

@@ -83,7 +83,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "qconv_layer_destroy": (None, [c_void_p]),
     "qconv_layer_forward": (c_int, [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_size_t]),
     "qconv_layer_saved": (c_int, [c_void_p]),
-    "qconv_layer_state_size": (c_int, [c_void_p, c_int64, c_int64, POINTER(c_size_t)]),
+    "qconv_layer_state_planes": (c_int, [c_void_p]),
     "qconv_layer_forward_training": (
         c_int,
         [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t],
@@ -210,16 +210,15 @@ CPU = Cpu()
 
 
 def saved(config: LayerConfig) -> tuple[int, int]:
-    """What a layer of this configuration saves for backward (SAVES_...), and the bits of an element in its state: whatever
-    its shape, so that one of a single weight answers."""
+    """What a layer of this configuration saves for backward (SAVES_...), and the planes of its state: whatever its shape,
+    so that one of a single weight answers."""
     probe = LayerConfig.from_buffer_copy(config)
     for key in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups"):
         setattr(probe, key, 1)
     probe.pad_left = probe.pad_right = 0
-    layer, state_bytes = c_void_p(), c_size_t()
+    layer = c_void_p()
     check(LIBRARY.qconv_layer_create(byref(probe), (c_float * 1)(1.0), None, byref(layer)))
     try:
-        check(LIBRARY.qconv_layer_state_size(layer, 1, 32, byref(state_bytes)))  # 32 positions: a word for each bit
-        return LIBRARY.qconv_layer_saved(layer), state_bytes.value // 4
+        return LIBRARY.qconv_layer_saved(layer), LIBRARY.qconv_layer_state_planes(layer)
     finally:
         LIBRARY.qconv_layer_destroy(layer)

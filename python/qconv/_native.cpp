@@ -267,10 +267,8 @@ std::optional<at::Tensor> convolve(const at::Tensor &x, const at::Tensor &weight
         }
         saves = qconv_layer_saved(lease.layer());
         if (saves == QCONV_SAVES_STATE) {
-            std::size_t bytes = 0; // of one sample
-            check(qconv_layer_state_size(lease.layer(), 1, width, &bytes));
-            const auto words = static_cast<std::int64_t>(bytes / sizeof(std::int32_t));
-            state = new_tensor({batch, config.in_channels, words / config.in_channels}, at::kInt);
+            const std::int64_t words = qconv_layer_state_planes(lease.layer()) * ((width + 31) / 32);
+            state = new_tensor({batch, config.in_channels, words}, at::kInt);
         }
         check(qconv_layer_forward_training(lease.layer(), read(dense), batch, width, write(y),
                                            state.defined() ? state.mutable_data_ptr() : nullptr,

@@ -2,7 +2,7 @@
 
 A layer travels as the text of _layer.layer_text; what changes in a schedule as a tensor beside it, so that a compiled graph
 outlives the change. `forward` is what programs call and graphs hold. Its gradient calls `training`, which besides y returns
-the state that `backward` needs where the layer saves one: signs and masks of x, a few bits an element, instead of x.
+the state that `backward` needs where the layer saves one: the levels and masks of x, bit by bit, instead of x.
 """
 
 from collections.abc import Callable
@@ -138,7 +138,7 @@ class _Training(torch.autograd.Function):
     ):
         with torch._C._AutoDispatchBelowAutograd():
             y, state = training(x, weight, bias, layer, directions, values)
-        keeps_x = x.dtype is _float64 or layer_spec(layer).saved(directions) == SAVES_INPUT
+        keeps_x = x.dtype is _float64 or layer_spec(layer).saved(directions)[0] == SAVES_INPUT
         ctx.save_for_backward(x if keeps_x else None, weight, state, values)
         ctx.call = layer, x.shape[2], directions, bias is not None and bias.requires_grad
         ctx.mark_non_differentiable(state)
@@ -195,7 +195,7 @@ class _Direct(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
         spec = layer_spec(layer)
         y, state = _kernels.train(x, weight, bias, spec, directions)
-        ctx.save_for_backward(x if spec.saved(directions) == SAVES_INPUT else None, weight, state)
+        ctx.save_for_backward(x if spec.saved(directions)[0] == SAVES_INPUT else None, weight, state)
         ctx.call = layer, x.shape[2], directions, bias is not None and bias.requires_grad
         return y
 

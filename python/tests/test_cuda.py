@@ -158,7 +158,7 @@ def test_shapes_and_devices_of_results():
         assert y.shape == (2, 20, 48)
         # The engine would want the GPU itself.
         node = y.grad_fn
-        text, _, weight, state = node.call[0], *node.saved_tensors
+        text, (_, weight, state, _) = node.call[0], node.saved_tensors
         grads = _ops.backward(torch.ones_like(y), None, weight, state, text, 50, 7, False)
         assert [grad.shape for grad in grads] == [x.shape, layer.weight.shape, (0,)]
         assert {tensor.device.type for tensor in (y, state, *grads)} == {"cuda"}
