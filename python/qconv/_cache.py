@@ -6,7 +6,7 @@ addresses only bring a whole comparison forward, since neither tells of `.data`,
 
 import os
 import weakref
-from ctypes import byref
+from ctypes import addressof
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from ._library import CPU, FORWARD, LIBRARY, Acquired, Cpu, check
 _acquire = LIBRARY.qconv_weights_acquire
 release = LIBRARY.qconv_weights_release
 
+_float32 = torch.float32
 _CHECKS = ("sampled", "exact", "frozen")  # qconv_weight_check
 
 
@@ -80,7 +81,7 @@ def acquire(
     if place is not CPU:
         return _acquire_on(weight, bias, spec, directions, batch, width, place, backward)
     address, version = weight.data_ptr(), _version(weight)
-    dense = weight.float()
+    dense = weight if weight.dtype is _float32 else weight.float()
     if not weight.is_contiguous():
         version += hash(weight.stride())  # another view of the same place is compared as a whole
         dense = dense.contiguous()
@@ -88,8 +89,8 @@ def acquire(
         bias = bias.float().contiguous()
     acquired = Acquired()
     status = _acquire(
-        spec.config(directions), None, address, dense.data_ptr(), None if bias is None else bias.data_ptr(),
-        version, batch, width, backward, byref(acquired),
+        spec.config_address(directions), None, address, address if dense is weight else dense.data_ptr(),
+        None if bias is None else bias.data_ptr(), version, batch, width, backward, addressof(acquired),
     )  # fmt: skip
     if status:
         check(status)
@@ -128,8 +129,8 @@ def _acquire_on(
     host = host_bias = None
     while True:
         status = _acquire(
-            spec.config(directions), place.pointer, address, None if host is None else host.data_ptr(),
-            None if host_bias is None else host_bias.data_ptr(), version, batch, width, backward, byref(acquired),
+            spec.config_address(directions), place.pointer, address, None if host is None else host.data_ptr(),
+            None if host_bias is None else host_bias.data_ptr(), version, batch, width, backward, addressof(acquired),
         )  # fmt: skip
         if status:
             check(status)

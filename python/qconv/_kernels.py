@@ -38,6 +38,12 @@ def _check_type(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
             raise TypeError(f"input is {x.dtype} and {name} {tensor.dtype}; they must be alike{hint}")
 
 
+def _check_place(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.device != x.device:
+            raise ValueError(f"input is on {x.device} and {name} on {tensor.device}; they must be on one device")
+
+
 def check_input(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LayerSpec) -> None:
     if x.dim() != 3:
         raise ValueError(f"input has {x.dim()} dimensions; it must be [batch, in_channels, width]")
@@ -51,12 +57,11 @@ def check_input(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LayerSpec)
         )
     if bias is not None and bias.shape != (spec.out_channels,):
         raise ValueError(f"bias has shape {list(bias.shape)}; out_channels {spec.out_channels} needs one number each")
-    # In a call as most are, one comparison says that all is well.
+    # Of most calls one look says that all is well.
     if not (x.dtype is _float32 is weight.dtype and (bias is None or bias.dtype is _float32)):
         _check_type(x, weight, bias)
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is not None and tensor.device != x.device:
-            raise ValueError(f"input is on {x.device} and {name} on {tensor.device}; they must be on one device")
+    if not (x.is_cpu and weight.is_cpu and (bias is None or bias.is_cpu)):
+        _check_place(x, weight, bias)
     if spec.width_out(width) < 1:
         raise ValueError(
             f"width is {width}; with its padding ({width + spec.pad_left + spec.pad_right}) it must be at least the "
@@ -70,7 +75,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LayerSpec) -> 
     if dtype is _float64:
         with torch._C._AutoDispatchBelowAutograd():
             return _composite.forward(spec, x, weight, bias)
-    x = x.float().contiguous()
+    x = (x if dtype is _float32 else x.float()).contiguous()
     batch, _, width = x.shape
     y = x.new_empty(batch, spec.out_channels, spec.width_out(width))
     place = _device.of(weight)
@@ -79,7 +84,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LayerSpec) -> 
         place.forward(packed, x.data_ptr(), batch, width, y.data_ptr())
     finally:
         _cache.release(packed)
-    return y.to(dtype)
+    return y if dtype is _float32 else y.to(dtype)
 
 
 def state_shape(x: Tensor, spec: LayerSpec, directions: int) -> tuple[int, ...]:
@@ -103,7 +108,7 @@ def train(
         return forward(x, weight, bias, spec), None
     check_input(x, weight, bias, spec)
     dtype = x.dtype
-    x = x.float().contiguous()
+    x = (x if dtype is _float32 else x.float()).contiguous()
     batch, channels, width = x.shape
     place = _device.of(weight)
     # Sizes one by one: PyTorch reads a tuple of them more slowly.
@@ -118,7 +123,7 @@ def train(
         place.forward_training(packed, x.data_ptr(), batch, width, y.data_ptr(), *into)
     finally:
         _cache.release(packed)
-    return y.to(dtype), state
+    return (y if dtype is _float32 else y.to(dtype)), state
 
 
 def gradients(

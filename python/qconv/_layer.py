@@ -10,7 +10,7 @@ A quantizer is a tuple of its name and its parameters:
 import json
 import math
 import re
-from ctypes import byref
+from ctypes import addressof, byref
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -86,6 +86,7 @@ class LayerSpec:
     gradient_cancellation_threshold: float | None
     _saved: dict[int, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
     _configs: dict[int, c.LayerConfig] = field(default_factory=dict, compare=False, repr=False)
+    _addresses: dict[int, int] = field(default_factory=dict, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         described: dict[str, Any] = {"layer": self.layer}
@@ -114,6 +115,13 @@ class LayerSpec:
         if config is None:
             config = self._configs[directions] = self._make_config(directions)
         return config
+
+    def config_address(self, directions: int) -> int:
+        """Of config(directions), which lives as long as this."""
+        address = self._addresses.get(directions)
+        if address is None:
+            address = self._addresses[directions] = addressof(self.config(directions))
+        return address
 
     def _make_config(self, directions: int) -> c.LayerConfig:
         config = c.LayerConfig()

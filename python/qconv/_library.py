@@ -99,8 +99,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "qconv_get_weight_check": (c_int, []),
     "qconv_weights_acquire": (
         c_int,
-        [POINTER(LayerConfig), c_void_p, c_void_p, c_void_p, c_void_p, c_uint64, c_int64, c_int64, c_int]
-        + [POINTER(Acquired)],
+        # Of the structures the addresses, which ctypes takes faster.
+        [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_uint64, c_int64, c_int64, c_int, c_void_p],
     ),
     "qconv_weights_release": (None, [c_void_p]),
     "qconv_weights_forget": (None, [c_void_p]),

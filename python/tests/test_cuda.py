@@ -47,8 +47,7 @@ class StandIn:
     def qconv_weights_acquire(self, config, device, address, weight, *rest) -> int:
         if device is not None and weight is not None:
             self.calls.append(("pack", device))
-        # As on a GPU: of another address than on the CPU.
-        return _library.LIBRARY.qconv_weights_acquire(config, None, address + (device or 0), weight, *rest)
+        return _library.LIBRARY.qconv_weights_acquire(config, None, address, weight, *rest)
 
     def qconv_layer_forward_on(self, layer, x, batch, width, y, stream) -> int:
         self.calls.append(("forward", stream))
