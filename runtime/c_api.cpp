@@ -1,4 +1,6 @@
 // The C ABI: each function is one call behind the exception barrier.
+#include <string>
+
 #include "config.h"
 #include "cpu_features.h"
 #include "device.h"
@@ -9,9 +11,11 @@
 #include "qconv/qconv.h"
 #include "registry.h"
 #include "threads.h"
+#include "weight_cache.h"
 
 using qconv::guarded;
 using qconv::require_pointer;
+using qconv::WeightCache;
 
 const char *qconv_last_error(void) {
     return qconv::last_error();
@@ -217,6 +221,53 @@ const qconv_kernel *qconv_layer_kernel(const qconv_layer *layer, qconv_direction
 
 size_t qconv_layer_packed_bytes(const qconv_layer *layer) {
     return layer == nullptr ? 0 : layer->packed_bytes();
+}
+
+qconv_status qconv_set_weight_check(qconv_weight_check check) {
+    return guarded([&] {
+        if (check < QCONV_CHECK_SAMPLED || check >= QCONV_WEIGHT_CHECKS) {
+            qconv::throw_invalid("check", std::to_string(check), "it must be one of qconv_weight_check");
+        }
+        WeightCache::instance().set_check(check);
+    });
+}
+
+qconv_weight_check qconv_get_weight_check(void) {
+    return WeightCache::instance().check();
+}
+
+qconv_status qconv_weights_acquire(const qconv_layer_config *config, qconv_device *device, const void *address,
+                                   const float *weight, const float *bias, uint64_t version, int64_t batch,
+                                   int64_t width, int backward, qconv_acquired *acquired) {
+    return guarded([&] {
+        require_pointer(config, "config");
+        require_pointer(address, "address");
+        require_pointer(acquired, "acquired");
+        const qconv::CurrentWeights weights{.config = *config,
+                                            .device = device == nullptr ? nullptr : device->device,
+                                            .address = address,
+                                            .weight = weight,
+                                            .bias = bias,
+                                            .version = version,
+                                            .batch = batch,
+                                            .width = width,
+                                            .backward = backward != 0};
+        bool first = false;
+        acquired->layer = WeightCache::instance().acquire(weights, first);
+        acquired->first = first ? 1 : 0;
+    });
+}
+
+void qconv_weights_release(const qconv_layer *layer) {
+    WeightCache::instance().release(layer);
+}
+
+void qconv_weights_forget(const void *address) {
+    WeightCache::instance().forget(address);
+}
+
+size_t qconv_weights_count(void) {
+    return WeightCache::instance().count();
 }
 
 qconv_status qconv_network_create(const qconv_network_layer *layers, size_t count, qconv_network **network) {

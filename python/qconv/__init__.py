@@ -1,6 +1,9 @@
 """Quantized 1-D convolutions for PyTorch, on qconv's ahead-of-time compiled kernels."""
 
+from . import _flops  # noqa: F401  registers itself
+from ._cache import check_weights
 from ._library import version as _version
+from ._kernels import accept_half
 from .modules import QActivation, QConv1d, QConv1d_NoAct, conv1d, repack
 from .quantizers import (
     ApproxSign,
@@ -30,6 +33,8 @@ __all__ = [
     "SteHeaviside",
     "SwishSign",
     "WeightDoReFa",
+    "accept_half",
+    "check_weights",
     "conv1d",
     "repack",
 ]

@@ -1,139 +1,183 @@
-"""Packed layers, kept with the weight tensor that they were made from."""
+"""Weights in PyTorch's memory, and libqconv's packed layers of them: one cache for calls from here and for native ones.
 
-import threading
+The contents of weights decide whether a layer is packed anew (runtime/weight_cache.h). PyTorch's count of changes and its
+addresses only bring a whole comparison forward, since neither tells of `.data`, NumPy, DLPack or another process.
+"""
+
+import os
 import weakref
+from ctypes import addressof
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from . import _device, _native
-from ._layer import LayerSpec, layer_spec
-from ._library import Layer
+from ._layer import LayerSpec
+from ._library import CPU, FORWARD, LIBRARY, Acquired, Cpu, check
 
-# A weight has one layer for inference and one for each set of gradients asked for; a scheduled quantizer makes new ones
-# as it moves on, and the oldest go.
-_LAYERS_PER_WEIGHT = 4
+_acquire = LIBRARY.qconv_weights_acquire
+release = LIBRARY.qconv_weights_release
 
-
-class _Entry:
-    __slots__ = ("reference", "lock", "layers")
-
-    def __init__(self, weight: Tensor) -> None:
-        key = id(weight)
-        self.reference = weakref.ref(weight, lambda _: _entries.pop(key, None))
-        self.lock = threading.Lock()
-        self.layers: dict[tuple[str, int, int], Layer] = {}  # by text, directions and GPU
+_float32 = torch.float32
+_CHECKS = ("sampled", "exact", "frozen")  # qconv_weight_check
 
 
-_entries: dict[int, _Entry] = {}
+class check_weights:  # noqa: N801
+    """How evaluation looks for changed weights, from now on and in all threads; as a context manager, until its end.
+
+    "sampled"   the default: a change of a whole tensor, of an output channel, an input channel or a tap is seen by the next
+                call, one of a single element within 8 calls (of weights above 1 MiB: one for each 128 KiB)
+    "exact"     every change is seen by the next call: all weights are read in every call
+    "frozen"    weights are not looked at: a promise that nothing changes them but by ways that PyTorch counts
+
+    Calls with gradients are always exact.
+    """
+
+    def __init__(self, how: str) -> None:
+        if how not in _CHECKS:
+            raise ValueError(f"how is {how!r}; it must be one of {', '.join(map(repr, _CHECKS))}")
+        self._before = LIBRARY.qconv_get_weight_check()
+        check(LIBRARY.qconv_set_weight_check(_CHECKS.index(how)))
+
+    def __enter__(self) -> "check_weights":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        check(LIBRARY.qconv_set_weight_check(self._before))
+
+
+def _read_environment() -> None:
+    how = os.environ.get("QCONV_CHECK_WEIGHTS")
+    if how:
+        try:
+            check_weights(how)
+        except ValueError as error:
+            raise ImportError(f"QCONV_CHECK_WEIGHTS: {error}") from None
+
+
+_read_environment()
 
 
 def _version(tensor: Tensor) -> int:
     """PyTorch's count of changes in place; it keeps none of inference tensors."""
-    return 0 if tensor.is_inference() else tensor._version
+    try:
+        return tensor._version
+    except RuntimeError:
+        return 0
 
 
 def acquire(
-    weight: Tensor, bias: Tensor | None, text: str, directions: int, width: int, forward: bool = True
-) -> Layer:
-    """The layer of these weights, packed anew if they have changed; call users.pop() when done. A new one is packed for
-    this width first. Without `forward` it is for backward alone, where the bias plays no part."""
-    # The weights' address and version tell of changes by PyTorch, whether in place or to other storage.
-    version = _version(weight)
-    source = (weight.data_ptr(), version) if bias is None else (weight.data_ptr(), version, bias, _version(bias))
-    key = text, directions, _device.place(weight)
-    entry = _entries.get(id(weight))
-    if entry is not None and entry.reference() is weight:
-        layer = entry.layers.get(key)
-        if layer is not None:
-            # First a user, then the look at the source; _pack does it the other way round. So either this call sees
-            # that new weights are coming, or _pack sees that the layer is in use.
-            layer.users.append(None)
-            if _current(layer, source, forward):
-                return layer
-            layer.users.pop()
-    else:
-        entry = _entries[id(weight)] = _Entry(weight)
-    with entry.lock:
-        layer = entry.layers.get(key)
-        if layer is None or not _current(layer, source, forward):
-            layer = _pack(entry, layer, weight, bias, key, width)
-            layer.source = source
-        layer.users.append(None)
-    return layer
+    weight: Tensor,
+    bias: Tensor | None,
+    spec: LayerSpec,
+    directions: int,
+    batch: int,
+    width: int,
+    place: Cpu = CPU,
+    backward: bool = False,
+) -> int:
+    """The layer of these weights as they are now; call release() with it when the call is over. For `backward` the bias
+    plays no part."""
+    if place is not CPU:
+        return _acquire_on(weight, bias, spec, directions, batch, width, place, backward)
+    address, version = weight.data_ptr(), _version(weight)
+    dense = weight if weight.dtype is _float32 else weight.float()
+    if not weight.is_contiguous():
+        version += hash(weight.stride())  # another view of the same place is compared as a whole
+        dense = dense.contiguous()
+    if bias is not None:
+        bias = bias.float().contiguous()
+    acquired = Acquired()
+    status = _acquire(
+        spec.config_address(directions), None, address, address if dense is weight else dense.data_ptr(),
+        None if bias is None else bias.data_ptr(), version, batch, width, backward, addressof(acquired),
+    )  # fmt: skip
+    if status:
+        check(status)
+    if acquired.first:
+        watch(weight, address)
+    return acquired.layer
 
 
-def reacquire(
-    packed: Layer | None, source: tuple, weight: Tensor, text: str, directions: int, width: int
-) -> Layer:
-    """acquire for backward: the layer that the forward pass used, when it was packed from `source`, if nothing has
-    changed since."""
-    if packed is not None and source:  # none while another thread packs
-        packed.users.append(None)
-        if packed.source is source and weight.data_ptr() == source[0]:
-            return packed
-        packed.users.pop()
-    return acquire(weight, None, text, directions, width, forward=False)
+# Of weights on GPUs: what was packed, and how often it was found to have changed.
+_copies: dict[int, tuple[Tensor, Tensor | None, int]] = {}
 
 
-def _current(layer: Layer, source: tuple, forward: bool) -> bool:
-    kept = layer.source
-    if not forward:
-        return kept[:2] == source
-    if len(source) == 2:
-        return kept == source
-    return len(kept) == 4 and kept[:2] == source[:2] and kept[2] is source[2] and kept[3] == source[3]
+def _acquire_on(
+    weight: Tensor,
+    bias: Tensor | None,
+    spec: LayerSpec,
+    directions: int,
+    batch: int,
+    width: int,
+    place: Cpu,
+    backward: bool,
+) -> int:
+    """On a GPU everything is compared with a copy, there: one kernel and a wait for its answer."""
+    address = weight.data_ptr()
+    frozen = directions == FORWARD and _CHECKS[LIBRARY.qconv_get_weight_check()] == "frozen"
+    frozen = frozen or (weight.is_cuda and torch.cuda.is_current_stream_capturing())  # no graph may wait
+    kept = _copies.get(address)
+    if not frozen or kept is None:
+        now = kept[1] if kept is not None and backward else bias
+        if kept is None or not (_equal(kept[0], weight) and _equal(kept[1], now)):
+            changes = 0 if kept is None else kept[2] + 1
+            copies = (None if t is None else t.detach().clone() for t in (weight, now))
+            kept = _copies[address] = (*copies, changes)
+    version = (kept[2] << 32) + _version(weight)
+    acquired = Acquired()
+    host = host_bias = None
+    while True:
+        status = _acquire(
+            spec.config_address(directions), place.pointer, address, None if host is None else host.data_ptr(),
+            None if host_bias is None else host_bias.data_ptr(), version, batch, width, backward, addressof(acquired),
+        )  # fmt: skip
+        if status:
+            check(status)
+        if acquired.layer:
+            break
+        host = weight.detach().float().cpu().contiguous()
+        host_bias = None if bias is None else bias.detach().float().cpu().contiguous()
+    if acquired.first:
+        watch(weight, address)
+    return acquired.layer
 
 
-def _pack(
-    entry: _Entry, layer: Layer | None, weight: Tensor, bias: Tensor | None, key: tuple[str, int, int], width: int
-) -> Layer:
-    text, directions, gpu = key
-    spec = layer_spec(text)
-    _check_shapes(spec, weight, bias)
-    # The tensors, not only their addresses: they live until the packing is done, which is the CPU's.
-    dense = weight.is_cpu and weight.is_contiguous()
-    packed_from = weight if dense else weight.detach().cpu().contiguous()
-    bias_from = None if bias is None else bias.detach().cpu().contiguous()
-    addresses = packed_from.data_ptr(), None if bias_from is None else bias_from.data_ptr()
-    if layer is not None:
-        layer.source = ()
-        if not layer.users:
-            layer.set_weights(*addresses)
-            return layer
-        # Another thread is inside the old one, which lives until that call returns.
-        del entry.layers[key]
-    layer = entry.layers[key] = _device.create_layer(gpu, spec.config(directions, width), *addresses)
-    if len(entry.layers) > _LAYERS_PER_WEIGHT:
-        del entry.layers[next(iter(entry.layers))]
-    return layer
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b if a is None or b is None else a.shape == b.shape and torch.equal(a, b)
 
 
-def _check_shapes(spec: LayerSpec, weight: Tensor, bias: Tensor | None) -> None:
-    if weight.shape != spec.weight_shape:
-        raise ValueError(
-            f"weight has shape {list(weight.shape)}; a {spec.layer} of {spec.in_channels} to {spec.out_channels} "
-            f"channels in {spec.groups} groups with kernel_size {spec.kernel_size} needs {list(spec.weight_shape)}"
-        )
-    if bias is not None and bias.shape != (spec.out_channels,):
-        raise ValueError(f"bias has shape {list(bias.shape)}; out_channels {spec.out_channels} needs one number each")
+# The storages of weights with layers, by address. Not the tensors: PyTorch refuses to swap those that something refers to.
+_storages: dict[int, weakref.ref] = {}
+
+
+def watch(weight: Tensor, address: int) -> None:
+    """Drops the layers of an address when its memory goes."""
+
+    def gone(_: object) -> None:
+        _drop(address)
+
+    _storages[address] = weakref.ref(weight.untyped_storage(), gone)
+
+
+def _drop(address: int) -> None:
+    _storages.pop(address, None)
+    _copies.pop(address, None)
+    LIBRARY.qconv_weights_forget(address)
 
 
 def forget(weight: Tensor) -> None:
-    """Drops what is packed of a weight: after a change that PyTorch does not count, as one through `.data`."""
-    _entries.pop(id(weight), None)
-    if _native.MODULE is not None:
-        _native.MODULE.forget(weight)
+    """Drops what is packed of a weight."""
+    _drop(weight.data_ptr())
 
 
 def count_weights() -> int:
     """Weights with packed layers."""
-    return len(_entries) + (0 if _native.MODULE is None else _native.MODULE.count_weights())
+    return LIBRARY.qconv_weights_count()
 
 
 def _count_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    """Fused optimizers change parameters without counting it, and packed weights would stay what they were."""
+    """Fused optimizers change parameters without counting it."""
     if not torch.compiler.is_compiling():
         changed = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch.autograd.graph.increment_version(changed)

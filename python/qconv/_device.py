@@ -6,12 +6,11 @@ PyTorch's caching allocator, so that streams keep the order and `torch.cuda.memo
 
 import threading
 from ctypes import CFUNCTYPE, byref, c_size_t, c_void_p
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._library import LIBRARY, Layer, LayerConfig, check
+from ._library import CPU, LIBRARY, Cpu, check
 
 _OUT_OF_MEMORY = 4
 
@@ -41,8 +40,9 @@ def _release(memory: int, stream: int | None, gpu: int | None) -> None:
     torch.cuda.caching_allocator_delete(memory)
 
 
-class Device:
-    """A GPU by PyTorch's number."""
+class Device(Cpu):
+    """Calls of layers on a GPU, by PyTorch's number. They return when the work is on the stream; weights are waited for
+    before they change."""
 
     def __init__(self, gpu: int) -> None:
         register = getattr(LIBRARY, "qconv_register_gpu_kernels", None)
@@ -61,6 +61,34 @@ class Device:
         return torch.cuda.current_stream(self.gpu).cuda_stream
 
 
+    def forward(self, layer: int, x: int, batch: int, width: int, y: int) -> None:
+        _check(LIBRARY.qconv_layer_forward_on(layer, x, batch, width, y, self.stream()))
+
+    def forward_training(
+        self, layer: int, x: int, batch: int, width: int, y: int, state: int | None, state_bytes: int
+    ) -> None:
+        _check(
+            LIBRARY.qconv_layer_forward_training_on(layer, x, batch, width, y, state, state_bytes, self.stream())
+        )
+
+    def backward(
+        self,
+        layer: int,
+        x: int | None,
+        state: int | None,
+        state_bytes: int,
+        grad_output: int,
+        batch: int,
+        width: int,
+        *gradients: int | None,
+    ) -> None:
+        _check(
+            LIBRARY.qconv_layer_backward_on(
+                layer, x, state, state_bytes, grad_output, batch, width, *gradients, self.stream()
+            )
+        )
+
+
 _devices: dict[int, Device] = {}  # never closed: layers may outlive any other owner
 _lock = threading.Lock()
 
@@ -75,45 +103,7 @@ def device(gpu: int) -> Device:
     return found
 
 
-class DeviceLayer(Layer):
-    """A qconv_layer on a GPU. Calls return when the work is on the stream; weights are waited for before they change."""
-
-    __slots__ = ("device",)
-
-    def __init__(self, owner: Device, config: LayerConfig, weight: int, bias: int | None) -> None:
-        self.device = owner
-        super().__init__(config, weight, bias)
-
-    def _create(self, config: LayerConfig, weight: Any, bias: Any, pointer: c_void_p) -> int:
-        return LIBRARY.qconv_layer_create_on(self.device.pointer, byref(config), weight, bias, byref(pointer))
-
-    def forward(self, x: int, batch: int, width: int, y: int) -> None:
-        _check(LIBRARY.qconv_layer_forward_on(self.pointer, x, batch, width, y, self.device.stream()))
-
-    def forward_training(self, x: int, batch: int, width: int, y: int, state: int | None, state_bytes: int) -> None:
-        stream = self.device.stream()
-        _check(
-            LIBRARY.qconv_layer_forward_training_on(self.pointer, x, batch, width, y, state, state_bytes, stream)
-        )
-
-    def backward(
-        self,
-        x: int | None,
-        state: int | None,
-        state_bytes: int,
-        grad_output: int,
-        batch: int,
-        width: int,
-        *gradients: int | None,
-    ) -> None:
-        stream = self.device.stream()
-        _check(
-            LIBRARY.qconv_layer_backward_on(
-                self.pointer, x, state, state_bytes, grad_output, batch, width, *gradients, stream
-            )
-        )
-
-
-def create_layer(gpu: int, config: LayerConfig, weight: int, bias: int | None) -> Layer:
-    """On a GPU, or on the CPU (-1). weight and bias are in host memory."""
-    return Layer(config, weight, bias) if gpu < 0 else DeviceLayer(device(gpu), config, weight, bias)
+def of(tensor: Tensor) -> Cpu:
+    """Where calls with this tensor go."""
+    gpu = place(tensor)
+    return CPU if gpu < 0 else device(gpu)

@@ -7,15 +7,16 @@ A quantizer is a tuple of its name and its parameters:
     ("scheduled", first, next, mix): (1 - mix) * first + mix * next
 """
 
-import ctypes
 import json
 import math
-from ctypes import byref
+import re
+from ctypes import addressof, byref
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import _library as c
 
@@ -84,6 +85,8 @@ class LayerSpec:
     weight_quantization: State
     gradient_cancellation_threshold: float | None
     _saved: dict[int, tuple[int, int]] = field(default_factory=dict, compare=False, repr=False)
+    _configs: dict[int, c.LayerConfig] = field(default_factory=dict, compare=False, repr=False)
+    _addresses: dict[int, int] = field(default_factory=dict, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         described: dict[str, Any] = {"layer": self.layer}
@@ -106,8 +109,21 @@ class LayerSpec:
         """Of a number or a symbol. Too narrow an input gives less than 1."""
         return (width + self.pad_left + self.pad_right - self.dilation * (self.kernel_size - 1) - 1) // self.stride + 1
 
-    def config(self, directions: int, width: int = 0) -> c.LayerConfig:
-        """width: that inputs are expected to have; 0: not known."""
+    def config(self, directions: int) -> c.LayerConfig:
+        """Made once: not to be changed."""
+        config = self._configs.get(directions)
+        if config is None:
+            config = self._configs[directions] = self._make_config(directions)
+        return config
+
+    def config_address(self, directions: int) -> int:
+        """Of config(directions), which lives as long as this."""
+        address = self._addresses.get(directions)
+        if address is None:
+            address = self._addresses[directions] = addressof(self.config(directions))
+        return address
+
+    def _make_config(self, directions: int) -> c.LayerConfig:
         config = c.LayerConfig()
         c.LIBRARY.qconv_layer_config_init(byref(config), c.LAYER_KINDS.index(self.layer))
         for key in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups", "pad_left"):
@@ -119,20 +135,13 @@ class LayerSpec:
         threshold = self.gradient_cancellation_threshold
         config.gradient_cancellation_threshold = math.nan if threshold is None else threshold
         config.directions = directions
-        config.width = width
         return config
 
     def saved(self, directions: int) -> tuple[int, int]:
-        """What backward needs of the forward pass (SAVES_...), and the planes of a state. It does not depend on the
-        shape: a layer of one channel answers, so that this works without weights."""
+        """What backward needs of the forward pass (SAVES_...), and the planes of a state."""
         answer = self._saved.get(directions)
         if answer is None:
-            config = self.config(directions)
-            for key in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups"):
-                setattr(config, key, 1)
-            config.pad_left = config.pad_right = 0
-            probe = c.Layer(config, (ctypes.c_float * 1)(1.0))
-            answer = self._saved[directions] = probe.saves, probe.state_planes
+            answer = self._saved[directions] = c.saved(self.config(directions))
         return answer
 
 
@@ -144,13 +153,50 @@ _texts: dict[State, str] = {}
 
 def layer_text(*fields: Any) -> str:
     """The text form of LayerSpec(*fields)."""
-    if is_compiling():
-        return _traced_text(_constants(fields))
     text = _texts.get(fields)
     if text is None:
         if len(_texts) >= 1024:
             _texts.clear()
         text = _texts[fields] = _write(fields)
+    return text
+
+
+def layer_call(*fields: Any) -> tuple[str, Tensor | None]:
+    """What _ops.convolve takes of LayerSpec(*fields)."""
+    return _traced_layer(fields) if is_compiling() else (layer_text(*fields), None)
+
+
+def _traced_layer(fields: State) -> tuple[str, Tensor | None]:
+    """layer_text while torch.compile traces: numbers of schedules are left open in the text, and are in the tensor. As they
+    change from one epoch to the next, a graph serves them all."""
+    values: list[Any] = []
+    text = _traced_text(_constants(tuple(_take_values(f, values) if isinstance(f, tuple) else f for f in fields)))
+    if not values:
+        return text, None
+    # In this form, and in few others, compilers take numbers that vary.
+    zero = torch.zeros(1, dtype=torch.float64)
+    return text, torch.cat([zero + value for value in values])
+
+
+def _take_values(state: State, values: list[Any]) -> State:
+    """A quantizer's state with names for its numbers that a schedule changes."""
+    name, *rest = state
+    if name == "scheduled":
+        rest = [_take_values(rest[0], values), _take_values(rest[1], values), rest[2]]
+    if name == "scheduled" or (name == "progressive_sign" and rest):
+        values.append(rest[-1])
+        rest[-1] = f"${len(values) - 1}"
+    return (name, *rest)
+
+
+def resolve(text: str, values: Tensor | None) -> LayerSpec:
+    """The layer of a text, with its open numbers."""
+    return layer_spec(text if values is None else _fill(text, values.tolist()))
+
+
+def _fill(text: str, values: list[float]) -> str:
+    for index, value in enumerate(values):
+        text = text.replace(f'"${index}"', repr(value))
     return text
 
 
@@ -175,8 +221,9 @@ def _constants(value: Any) -> Any:
 
 @lru_cache(maxsize=1024)
 def layer_spec(text: str) -> LayerSpec:
-    """The layer of a text that layer_text wrote."""
-    described = json.loads(text)
+    """The layer of a text that layer_text or layer_call wrote. What a schedule leaves open changes neither shapes nor what
+    is saved: any number does for those."""
+    described = json.loads(re.sub(r'"\$\d+"', "0.5", text))
     padding = described.pop("padding")
     described["pad_left"], described["pad_right"] = padding
     described.setdefault("pad_value", 0.0)

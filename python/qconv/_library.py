@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,10 @@ class LayerConfig(Structure):
     ]
 
 
+class Acquired(Structure):
+    _fields_ = [("layer", c_void_p), ("first", c_int)]
+
+
 class Kernel(Structure):
     """The first fields of qconv_kernel; the rest is of no use here."""
 
@@ -77,7 +81,6 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "qconv_layer_config_init": (None, [POINTER(LayerConfig), c_int]),
     "qconv_layer_create": (c_int, [POINTER(LayerConfig), c_void_p, c_void_p, POINTER(c_void_p)]),
     "qconv_layer_destroy": (None, [c_void_p]),
-    "qconv_layer_set_weights": (c_int, [c_void_p, c_void_p, c_void_p]),
     "qconv_layer_forward": (c_int, [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_size_t]),
     "qconv_layer_saved": (c_int, [c_void_p]),
     "qconv_layer_state_planes": (c_int, [c_void_p]),
@@ -92,10 +95,19 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "qconv_layer_kernel": (POINTER(Kernel), [c_void_p, c_int]),
     "qconv_layer_packed_bytes": (c_size_t, [c_void_p]),
+    "qconv_set_weight_check": (c_int, [c_int]),
+    "qconv_get_weight_check": (c_int, []),
+    "qconv_weights_acquire": (
+        c_int,
+        # Of the structures the addresses, which ctypes takes faster.
+        [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_uint64, c_int64, c_int64, c_int, c_void_p],
+    ),
+    "qconv_weights_release": (None, [c_void_p]),
+    "qconv_weights_forget": (None, [c_void_p]),
+    "qconv_weights_count": (c_size_t, []),
     "qconv_register_generic_kernels": (c_int, []),
     "qconv_device_open_cuda": (c_int, [c_int, c_void_p, POINTER(c_void_p)]),
     "qconv_device_set_allocator": (c_int, [c_void_p, c_void_p, c_void_p, c_void_p]),
-    "qconv_layer_create_on": (c_int, [c_void_p, POINTER(LayerConfig), c_void_p, c_void_p, POINTER(c_void_p)]),
     "qconv_layer_forward_on": (c_int, [c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p]),
     "qconv_layer_forward_training_on": (
         c_int,
@@ -159,41 +171,27 @@ _forward_training = LIBRARY.qconv_layer_forward_training
 _backward = LIBRARY.qconv_layer_backward
 
 
-class Layer:
-    """A qconv_layer, on the CPU. Calls hold a reference, so that it is destroyed when the last one has returned."""
+class Cpu:
+    """Calls of layers on the CPU. Layers, tensors and states by their addresses: dense, 0 or None for none."""
 
-    __slots__ = ("pointer", "saves", "state_planes", "users", "source")
+    pointer: int | None = None  # the qconv_device
+    gpu = -1
 
-    def __init__(self, config: LayerConfig, weight: Any, bias: Any = None) -> None:
-        """weight and bias: addresses, or ctypes arrays."""
-        pointer = c_void_p()
-        status = self._create(config, weight, bias, pointer)
-        self.pointer: int | None = pointer.value
-        # One item for each call that is inside it now: appending and popping are atomic.
-        self.users: list[None] = []
-        # What the packed weights were made from (_cache.acquire).
-        self.source: tuple[Any, ...] = ()
-        check(status)
-        self.saves: int = LIBRARY.qconv_layer_saved(pointer)
-        self.state_planes: int = LIBRARY.qconv_layer_state_planes(pointer)
-
-    def _create(self, config: LayerConfig, weight: Any, bias: Any, pointer: c_void_p) -> int:
-        return LIBRARY.qconv_layer_create(byref(config), weight, bias, byref(pointer))
-
-    # Tensors by their addresses: dense, on the layer's device.
-
-    def forward(self, x: int, batch: int, width: int, y: int) -> None:
+    def forward(self, layer: int, x: int, batch: int, width: int, y: int) -> None:
         follow_torch_threads()
-        if status := _forward(self.pointer, x, batch, width, y, None, 0):
+        if status := _forward(layer, x, batch, width, y, None, 0):
             check(status)
 
-    def forward_training(self, x: int, batch: int, width: int, y: int, state: int | None, state_bytes: int) -> None:
+    def forward_training(
+        self, layer: int, x: int, batch: int, width: int, y: int, state: int | None, state_bytes: int
+    ) -> None:
         follow_torch_threads()
-        if status := _forward_training(self.pointer, x, batch, width, y, state, state_bytes, None, 0):
+        if status := _forward_training(layer, x, batch, width, y, state, state_bytes, None, 0):
             check(status)
 
     def backward(
         self,
+        layer: int,
         x: int | None,
         state: int | None,
         state_bytes: int,
@@ -204,13 +202,23 @@ class Layer:
     ) -> None:
         """gradients: of the input, the weight and the bias; None for those not wanted."""
         follow_torch_threads()
-        status = _backward(self.pointer, x, state, state_bytes, grad_output, batch, width, *gradients, None, 0)
-        if status:
+        if status := _backward(layer, x, state, state_bytes, grad_output, batch, width, *gradients, None, 0):
             check(status)
 
-    def set_weights(self, weight: int, bias: int | None) -> None:
-        check(LIBRARY.qconv_layer_set_weights(self.pointer, weight, bias))
 
-    def __del__(self, destroy: Any = LIBRARY.qconv_layer_destroy) -> None:
-        if pointer := getattr(self, "pointer", None):
-            destroy(pointer)
+CPU = Cpu()
+
+
+def saved(config: LayerConfig) -> tuple[int, int]:
+    """What a layer of this configuration saves for backward (SAVES_...), and the planes of its state: whatever its shape,
+    so that one of a single weight answers."""
+    probe = LayerConfig.from_buffer_copy(config)
+    for key in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups"):
+        setattr(probe, key, 1)
+    probe.pad_left = probe.pad_right = 0
+    layer = c_void_p()
+    check(LIBRARY.qconv_layer_create(byref(probe), (c_float * 1)(1.0), None, byref(layer)))
+    try:
+        return LIBRARY.qconv_layer_saved(layer), LIBRARY.qconv_layer_state_planes(layer)
+    finally:
+        LIBRARY.qconv_layer_destroy(layer)

@@ -1,37 +1,35 @@
 """The operators: torch.ops.qconv.{forward, training, backward}, for tensors on the CPU and on CUDA GPUs.
 
-A layer travels as the text of _layer.layer_text. `training` is `forward` with a gradient; besides y it returns the
-state that `backward` needs where the layer saves one: the levels and masks of x, bit by bit, instead of x.
+A layer travels as the text of _layer.layer_text; what changes in a schedule as a tensor beside it, so that a compiled graph
+outlives the change. `forward` is what programs call and graphs hold. Its gradient calls `training`, which besides y returns
+the state that `backward` needs where the layer saves one: the levels and masks of x, bit by bit, instead of x.
 """
 
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch import Tensor, nn
 from torch.library import Library
 
-from . import _cache, _composite, _native
-from ._layer import LayerSpec, is_compiling, layer_spec
-from ._library import (
-    FORWARD,
-    GRAD_INPUT,
-    GRAD_WEIGHT,
-    SAVES_INPUT,
-    SAVES_STATE,
-    Layer,
-)
+from . import _cache, _derivatives, _kernels, _native
+from ._derivatives import Gradients
+from ._layer import is_compiling, layer_spec, resolve
+from ._library import FORWARD, GRAD_INPUT, GRAD_WEIGHT, SAVES_INPUT
 
 _library = Library("qconv", "DEF")
 # New weights are packed on the CPU, which no CUDA graph can hold (PyTorch before 2.8 has no name for that).
 _tags = (torch.Tag.pt2_compliant_tag, *filter(None, [getattr(torch.Tag, "cudagraph_unsafe", None)]))
-_library.define("forward(Tensor x, Tensor weight, Tensor? bias, str layer) -> Tensor", tags=_tags)
+_library.define("forward(Tensor x, Tensor weight, Tensor? bias, str layer, Tensor? values=None) -> Tensor", tags=_tags)
 _library.define(
-    "training(Tensor x, Tensor weight, Tensor? bias, str layer, int directions) -> (Tensor, Tensor)", tags=_tags
+    "training(Tensor x, Tensor weight, Tensor? bias, str layer, int directions, Tensor? values=None) -> "
+    "(Tensor, Tensor)",
+    tags=_tags,
 )
 _library.define(
     "backward(Tensor grad_output, Tensor? x, Tensor weight, Tensor state, str layer, SymInt width, int directions, "
-    "bool bias) -> (Tensor, Tensor, Tensor)",
+    "bool bias, Tensor? values=None) -> (Tensor, Tensor, Tensor)",
     tags=_tags,
 )
 forward = torch.ops.qconv.forward.default
@@ -41,84 +39,10 @@ backward = torch.ops.qconv.backward.default
 _float32, _float64, _int32 = torch.float32, torch.float64, torch.int32
 
 
-def _check_input(x: Tensor, weight: Tensor, bias: Tensor | None, spec: LayerSpec) -> None:
-    if x.dim() != 3:
-        raise ValueError(f"input has {x.dim()} dimensions; it must be [batch, in_channels, width]")
-    _, channels, width = x.shape
-    if channels != spec.in_channels:
-        raise ValueError(f"input has {channels} channels; the layer's in_channels is {spec.in_channels}")
-    if x.dtype not in (_float32, _float64):
-        raise TypeError(
-            f"input is {x.dtype}; qconv computes in float32 (and in float64 through PyTorch): convert it, or run under "
-            f"torch.autocast('{x.device.type}'), which does"
-        )
-    if weight.dtype != x.dtype:
-        raise TypeError(f"input is {x.dtype} and weight {weight.dtype}; they must be alike")
-    if weight.device != x.device:
-        raise ValueError(f"input is on {x.device} and weight on {weight.device}; they must be on one device")
-    if bias is not None:
-        if bias.dtype != x.dtype:
-            raise TypeError(f"input is {x.dtype} and bias {bias.dtype}; they must be alike")
-        if bias.device != x.device:
-            raise ValueError(f"input is on {x.device} and bias on {bias.device}; they must be on one device")
-    if spec.width_out(width) < 1:
-        raise ValueError(
-            f"width is {width}; with its padding ({width + spec.pad_left + spec.pad_right}) it must be at least the "
-            f"window, {spec.dilation * (spec.kernel_size - 1) + 1}"
-        )
-
-
-def _forward_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
-    spec = layer_spec(layer)
-    _check_input(x, weight, bias, spec)
-    if x.dtype is _float64:
-        with torch._C._AutoDispatchBelowAutograd():
-            return _composite.forward(spec, x, weight, bias)
-    x = x.contiguous()
-    batch, _, width = x.shape
-    y = x.new_empty(batch, spec.out_channels, spec.width_out(width))
-    packed = _cache.acquire(weight, bias, layer, FORWARD, width)
-    try:
-        packed.forward(x.data_ptr(), batch, width, y.data_ptr())
-    finally:
-        packed.users.pop()
-    return y
-
-
-def _state_width(planes: int, width: int) -> int:
-    """Words of a row of x, plane after plane."""
-    return planes * ((width + 31) // 32)
-
-
-def _state_shape(x: Tensor, spec: LayerSpec, directions: int) -> tuple[int, ...]:
-    saves, planes = spec.saved(directions)
-    if x.dtype is not _float32 or saves != SAVES_STATE:
-        return (0,)
-    # Three dimensions: compilers like to turn tensors of four into channels-last.
-    return x.shape[0], x.shape[1], _state_width(planes, x.shape[2])
-
-
-def _train(
-    x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int
-) -> tuple[Tensor, Tensor | None, Layer]:
-    """In float32: y, the state if the layer saves one, and the packed layer that computed them."""
-    spec = layer_spec(layer)
-    _check_input(x, weight, bias, spec)
-    x = x.contiguous()
-    batch, channels, width = x.shape
-    packed = _cache.acquire(weight, bias, layer, directions, width)
-    try:
-        # Sizes one by one: PyTorch reads a tuple of them more slowly.
-        y = x.new_empty(batch, spec.out_channels, spec.width_out(width))
-        if packed.saves == SAVES_STATE:
-            state = x.new_empty(batch, channels, _state_width(packed.state_planes, width), dtype=_int32)
-            packed.forward_training(x.data_ptr(), batch, width, y.data_ptr(), state.data_ptr(), state.nbytes)
-        else:
-            state = None
-            packed.forward_training(x.data_ptr(), batch, width, y.data_ptr(), None, 0)
-    finally:
-        packed.users.pop()
-    return y, state, packed
+def _forward_kernel(
+    x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, values: Tensor | None = None
+) -> Tensor:
+    return _kernels.forward(x, weight, bias, resolve(layer, values))
 
 
 def _state_or_empty(state: Tensor | None, like: Tensor) -> Tensor:
@@ -127,62 +51,10 @@ def _state_or_empty(state: Tensor | None, like: Tensor) -> Tensor:
 
 
 def _training_kernel(
-    x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int
+    x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int, values: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    if x.dtype is _float64:
-        spec = layer_spec(layer)
-        _check_input(x, weight, bias, spec)
-        with torch._C._AutoDispatchBelowAutograd():
-            return _composite.forward(spec, x, weight, bias), _state_or_empty(None, x)
-    y, state, _ = _train(x, weight, bias, layer, directions)
+    y, state = _kernels.train(x, weight, bias, resolve(layer, values), directions)
     return y, _state_or_empty(state, x)
-
-
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
-
-
-def _gradients(
-    grad_output: Tensor,
-    x: Tensor | None,
-    weight: Tensor,
-    state: Tensor | None,
-    layer: str,
-    width: int,
-    directions: int,
-    bias: bool,
-    packed: Layer | None = None,
-    source: tuple = (),
-) -> Gradients:
-    """In float32: those asked for. `packed` and its `source`: what the forward pass used, if that is known."""
-    spec = layer_spec(layer)
-    grad_output = grad_output.contiguous()
-    batch = grad_output.shape[0]
-    new = grad_output.new_empty if batch else grad_output.new_zeros
-    grad_input = new(batch, spec.in_channels, width) if directions & GRAD_INPUT else None
-    grad_weight = new(*spec.weight_shape) if directions & GRAD_WEIGHT else None
-    grad_bias = new(spec.out_channels) if bias else None
-    if batch == 0:
-        return grad_input, grad_weight, grad_bias
-    if state is not None:
-        state = state.contiguous()
-    if x is not None:
-        x = x.contiguous()
-    packed = _cache.reacquire(packed, source, weight, layer, directions, width)
-    try:
-        packed.backward(
-            None if x is None else x.data_ptr(),
-            None if state is None else state.data_ptr(),
-            0 if state is None else state.nbytes,
-            grad_output.data_ptr(),
-            batch,
-            width,
-            None if grad_input is None else grad_input.data_ptr(),
-            None if grad_weight is None else grad_weight.data_ptr(),
-            None if grad_bias is None else grad_bias.data_ptr(),
-        )
-    finally:
-        packed.users.pop()
-    return grad_input, grad_weight, grad_bias
 
 
 def _backward_kernel(
@@ -194,27 +66,23 @@ def _backward_kernel(
     width: int,
     directions: int,
     bias: bool,
+    values: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Those not asked for are empty."""
-    if grad_output.dtype is _float64:
-        needed = bool(directions & GRAD_INPUT), bool(directions & GRAD_WEIGHT), bias
-        with torch._C._AutoDispatchBelowAutograd():
-            grads = _composite.backward(layer_spec(layer), grad_output, x, weight, needed)
-    else:
-        grads = _gradients(grad_output, x, weight, state, layer, width, directions, bias)
+    grads = _kernels.gradients(grad_output, x, weight, state, resolve(layer, values), width, directions, bias)
     return tuple(grad_output.new_empty((0,)) if grad is None else grad.contiguous() for grad in grads)
 
 
-def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
+def _forward_fake(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, values: Tensor | None = None) -> Tensor:
     spec = layer_spec(layer)
-    _check_input(x, weight, bias, spec)
+    _kernels.check_input(x, weight, bias, spec)
     return x.new_empty((x.shape[0], spec.out_channels, spec.width_out(x.shape[2])))
 
 
 def _training_fake(
-    x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int
+    x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int, values: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    shape = _state_shape(x, layer_spec(layer), directions)
+    shape = _kernels.state_shape(x, layer_spec(layer), directions)
     return _forward_fake(x, weight, bias, layer), x.new_empty(shape, dtype=torch.int32)
 
 
@@ -227,6 +95,7 @@ def _backward_fake(
     width: int,
     directions: int,
     bias: bool,
+    values: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     spec = layer_spec(layer)
     return (
@@ -241,19 +110,22 @@ def _directly(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     autocast. Then it is called as it is, which saves the dispatcher's way to Python and back."""
     return (
         type(x) is Tensor
+        and type(weight) in _PLAIN
         and x.dtype is _float32
         and weight.dtype is _float32
         and (bias is None or bias.dtype is _float32)
         and (x.is_cpu or x.is_cuda)
         and not is_compiling()
+        and not x.is_neg()
+        and not weight.is_neg()
         and _count_modes() == 0
-        and _innermost_transform() is None
+        and not _derivatives.transforms_active()
         and _tracing_state() is None
     )
 
 
+_PLAIN = (nn.Parameter, Tensor)
 _count_modes = torch._C._len_torch_dispatch_stack
-_innermost_transform = torch._C._functorch.peek_interpreter_stack
 _tracing_state = torch._C._get_tracing_state
 
 
@@ -261,11 +133,13 @@ class _Training(torch.autograd.Function):
     """The operator's gradient."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
+    def forward(
+        ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int, values: Tensor | None = None
+    ):
         with torch._C._AutoDispatchBelowAutograd():
-            y, state = training(x, weight, bias, layer, directions)
-        keeps_x = x.dtype is not _float32 or layer_spec(layer).saved(directions)[0] == SAVES_INPUT
-        ctx.save_for_backward(x if keeps_x else None, weight, state)
+            y, state = training(x, weight, bias, layer, directions, values)
+        keeps_x = x.dtype is _float64 or layer_spec(layer).saved(directions)[0] == SAVES_INPUT
+        ctx.save_for_backward(x if keeps_x else None, weight, state, values)
         ctx.call = layer, x.shape[2], directions, bias is not None and bias.requires_grad
         ctx.mark_non_differentiable(state)
         ctx.set_materialize_grads(False)
@@ -273,14 +147,28 @@ class _Training(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_output: Tensor | None, _):
-        # The wrapper that refuses second derivatives takes its time, and only these have gradients enabled here.
-        return (_once_differentiable if torch.is_grad_enabled() else _training_backward)(ctx, grad_output)
+        if grad_output is None:
+            return None, None, None, None, None, None
+        *saved, values = ctx.saved_tensors
+        return *_backward_of(grad_output, *saved, ctx.call, values, _dispatched), None, None, None
 
 
-def _training_backward(ctx, grad_output: Tensor | None):
-    if grad_output is None:
-        return None, None, None, None, None
-    return _dispatched(grad_output, *ctx.saved_tensors, *ctx.call)
+def _backward_of(
+    grad_output: Tensor,
+    x: Tensor | None,
+    weight: Tensor,
+    state: Tensor | None,
+    call: tuple,
+    values: Tensor | None,
+    compute: Callable[..., Gradients],
+) -> Gradients:
+    if not torch.is_grad_enabled():
+        return compute(grad_output, x, weight, state, *call, values)
+    layer, *rest = call
+    return _derivatives.differentiable_backward(
+        resolve(layer, values), grad_output, x, weight, *rest,
+        lambda: compute(grad_output, x, weight, state, *call, values),
+    )  # fmt: skip
 
 
 def _dispatched(
@@ -292,11 +180,12 @@ def _dispatched(
     width: int,
     directions: int,
     bias: bool,
-) -> tuple[Tensor | None, ...]:
-    """What _Training.backward returns, by the operator."""
-    grads = backward(grad_output, x, weight, state, layer, width, directions, bias)
+    values: Tensor | None,
+) -> Gradients:
+    """Those asked for, by the operator."""
+    grads = backward(grad_output, x, weight, state, layer, width, directions, bias, values)
     needed = directions & GRAD_INPUT, directions & GRAD_WEIGHT, bias
-    return *(grad if need else None for grad, need in zip(grads, needed)), None, None
+    return tuple(grad if need else None for grad, need in zip(grads, needed))
 
 
 class _Direct(torch.autograd.Function):
@@ -304,33 +193,55 @@ class _Direct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, directions: int):
-        y, state, packed = _train(x, weight, bias, layer, directions)
-        ctx.save_for_backward(x if packed.saves == SAVES_INPUT else None, weight, state)
-        ctx.call = layer, x.shape[2], directions, bias is not None and bias.requires_grad, packed, packed.source
+        spec = layer_spec(layer)
+        y, state = _kernels.train(x, weight, bias, spec, directions)
+        ctx.save_for_backward(x if spec.saved(directions)[0] == SAVES_INPUT else None, weight, state)
+        ctx.call = layer, x.shape[2], directions, bias is not None and bias.requires_grad
         return y
 
     @staticmethod
     def backward(ctx, grad_output: Tensor):
-        return (_once_differentiable_direct if torch.is_grad_enabled() else _direct_backward)(ctx, grad_output)
+        return *_backward_of(grad_output, *ctx.saved_tensors, ctx.call, None, _by_the_shortest_way), None, None
 
 
-def _direct_backward(ctx, grad_output: Tensor):
-    x, weight, state = ctx.saved_tensors
+def _by_the_shortest_way(
+    grad_output: Tensor, x: Tensor | None, weight: Tensor, state: Tensor | None, layer: str, *call: Any
+) -> Gradients:
     if _directly(grad_output, weight, None):
-        return *_gradients(grad_output, x, weight, state, *ctx.call), None, None
-    return _dispatched(grad_output, x, weight, _state_or_empty(state, weight), *ctx.call[:4])
+        return _kernels.gradients(grad_output, x, weight, state, layer_spec(layer), *call[:3])
+    return _dispatched(grad_output, x, weight, _state_or_empty(state, weight), layer, *call)
 
 
-_once_differentiable = once_differentiable(_training_backward)
-_once_differentiable_direct = once_differentiable(_direct_backward)
 # torch.autograd.Function.apply looks for wrappers that transforms have left behind, and goes on to this one.
 _train_directly = super(torch.autograd.Function, _Direct).apply
+
+
+def _directions(x: Tensor, weight: Tensor, bias: Tensor | None) -> int:
+    """Those of a call with gradients; 0 if nothing asks for any."""
+    directions = 0
+    if torch.is_grad_enabled():
+        if x.requires_grad:
+            directions = FORWARD | GRAD_INPUT
+        if weight.requires_grad or (bias is not None and bias.requires_grad):
+            directions |= FORWARD | GRAD_WEIGHT
+    return directions
+
+
+def _forward_with_gradient(
+    x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, values: Tensor | None = None
+) -> Tensor:
+    """The operator with gradients. Graphs are captured above this, so that what is exported is `forward` alone."""
+    if directions := _directions(x, weight, bias):
+        return _Training.apply(x, weight, bias, layer, directions, values)[0]
+    with torch._C._AutoDispatchBelowAutograd():
+        return forward(x, weight, bias, layer, values)
 
 
 for _place in ("CPU", "CUDA"):
     _library.impl("forward", _forward_kernel, _place)
     _library.impl("training", _training_kernel, _place)
     _library.impl("backward", _backward_kernel, _place)
+_library.impl("forward", _forward_with_gradient, "Autograd")
 _library.impl("training", _Training.apply, "Autograd")
 for _name, _fake in (("forward", _forward_fake), ("training", _training_fake), ("backward", _backward_fake)):
     torch.library.register_fake(f"qconv::{_name}", _fake, lib=_library)
@@ -345,26 +256,27 @@ def _backward_in_python(saved_tensors: tuple, call: tuple, grad_output: Tensor) 
 
 
 if _native.MODULE is not None:
-    _native.MODULE.open(lambda text: bytes(layer_spec(text).config(FORWARD)), _backward_in_python)
+    _native.MODULE.open(lambda text: bytes(layer_spec(text).config(FORWARD)), _cache.watch, _backward_in_python)
 _convolve_natively = None if _native.MODULE is None else _native.MODULE.convolve
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, layer: str) -> Tensor:
-    """The layer, with gradients for whatever asks for them; [in_channels, width] is a batch of one."""
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, layer: str, values: Tensor | None = None
+) -> Tensor:
+    """The layer, with gradients for whatever asks for them; [in_channels, width] is a batch of one. `values`: of a schedule,
+    while torch.compile traces (_layer.layer_call)."""
     if _convolve_natively is not None and type(x) is Tensor and not is_compiling():
         y = _convolve_natively(x, weight, bias, layer)
         if y is not None:
             return y
     if x.dim() == 2:
-        return convolve(x.unsqueeze(0), weight, bias, layer).squeeze(0)
-    directions = 0
-    if torch.is_grad_enabled():
-        if x.requires_grad:
-            directions = FORWARD | GRAD_INPUT
-        if weight.requires_grad or (bias is not None and bias.requires_grad):
-            directions |= FORWARD | GRAD_WEIGHT
-    if directions:
-        if _directly(x, weight, bias):
-            return _train_directly(x, weight, bias, layer, directions)
-        return training(x, weight, bias, layer, directions)[0]
-    return (_forward_kernel if _directly(x, weight, bias) else forward)(x, weight, bias, layer)
+        return convolve(x.unsqueeze(0), weight, bias, layer, values).squeeze(0)
+    if not _directly(x, weight, bias):
+        if not is_compiling() and _derivatives.transforms_active():
+            y = _derivatives.through_pytorch(layer_spec(layer), x, weight, bias)
+            if y is not None:
+                return y
+        return forward(x, weight, bias, layer, values)
+    if directions := _directions(x, weight, bias):
+        return _train_directly(x, weight, bias, layer, directions)
+    return _kernels.forward(x, weight, bias, layer_spec(layer))

@@ -20,6 +20,7 @@ from bitorch.layers.qlinear import QLinearBase
 from bitorch.layers.register import q_conv1d_registry, q_conv2d_registry, q_conv3d_registry, q_linear_registry
 from torch import Tensor
 
+from ._kernels import accepted_types
 from .export import export
 from .modules import convolve_module
 
@@ -45,7 +46,7 @@ class QConv1d(_Clone, QConv1dBase):
     @classmethod
     def can_clone(cls, recipe: LayerRecipe) -> tuple[bool, str]:
         weight = recipe.layer.weight
-        if weight.dtype not in (torch.float32, torch.float64):
+        if weight.dtype not in accepted_types():
             return False, f"the weight is {weight.dtype}; qconv computes in float32 (and in float64 through PyTorch)"
         return True, ""
 

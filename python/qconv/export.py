@@ -2,7 +2,8 @@
 
     python -m qconv.export package.module:factory checkpoint.pt -o FOLDER
 
-`factory` makes the model (a class or a function without arguments); the checkpoint is its state_dict.
+`factory` makes the model (a class or a function without arguments); the checkpoint is its state_dict, alone or among what
+a trainer saves with it (_checkpoint.py).
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._checkpoint import load_checkpoint
 from ._layer import LayerSpec
 from .modules import QConv1d_NoAct, threshold
 from .quantizers import quantizer_state
@@ -132,13 +134,17 @@ def _make_model(factory: str) -> nn.Module:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m qconv.export", description=__doc__.splitlines()[0])
     parser.add_argument("model", help="module:factory; the factory takes no arguments and returns the model")
-    parser.add_argument("checkpoint", help="its state_dict, as torch.save wrote it")
+    parser.add_argument("checkpoint", help="its state_dict, or a trainer's dictionary around it, as torch.save wrote it")
+    parser.add_argument(
+        "--unpickle",
+        action="store_true",
+        help="take any objects from the checkpoint, whole models too; runs whatever code the file holds",
+    )
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="gets layers.json and weights/")
     options = parser.parse_args(arguments)
     try:
         model = _make_model(options.model)
-        checkpoint = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
-        model.load_state_dict(checkpoint.get("state_dict", checkpoint))
+        load_checkpoint(model, options.checkpoint, options.unpickle)
         path = export(model, options.output)
     except (ImportError, AttributeError, OSError, RuntimeError, ValueError) as error:
         print(f"qconv.export: {error}", file=sys.stderr)

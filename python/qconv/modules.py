@@ -4,11 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn import functional, init
+from torch.overrides import handle_torch_function, has_torch_function
 
 from . import _cache
 from ._composite import CancelGradient
-from ._layer import State, layer_text
+from ._layer import State, layer_call
 from ._ops import convolve
 from .quantizers import quantizer, quantizer_state
 
@@ -57,6 +59,10 @@ def conv1d(
     groups: int = 1,
 ) -> Tensor:
     """torch.nn.functional.conv1d on qconv's kernels; `padding` may also be [left, right]."""
+    if has_torch_function((input, weight, bias)):  # torch.fx records the call
+        return handle_torch_function(
+            conv1d, (input, weight, bias), input, weight, bias, stride, padding, dilation, groups
+        )
     if weight.dim() != 3:
         raise ValueError(
             f"weight has {weight.dim()} dimensions; it must be [out_channels, in_channels / groups, kernel_size]"
@@ -64,7 +70,7 @@ def conv1d(
     out_channels, channels_in_group, kernel_size = weight.shape
     stride, dilation = _single("stride", stride), _single("dilation", dilation)
     left, right = _resolve_padding(padding, kernel_size, stride, dilation)
-    text = layer_text(
+    text, _ = layer_call(
         "conv1d", channels_in_group * groups, out_channels, kernel_size, stride, left, right, dilation, groups,
         0.0, _IDENTITY, _IDENTITY, None,
     )  # fmt: skip
@@ -101,6 +107,8 @@ def threshold(value: float | None) -> float | None:
 def convolve_module(module: Any, x: Tensor, padding_mode: str) -> Tensor:
     """What a module with QConv1d_NoAct's attributes computes, or with an activation QConv1d's. Quantizers that only
     PyTorch knows run there, and the rest here."""
+    if isinstance(x, Proxy):  # torch.fx: the layer is one node, as those of torch.nn are
+        return x.tracer.create_proxy("call_module", x.tracer.path_of_module(module), (x,), {})
     # These dictionaries, since the attributes of modules are found by way of __getattr__, a microsecond each.
     modules, weight = module._modules, module._parameters.get("weight")
     if weight is None:
@@ -119,11 +127,11 @@ def convolve_module(module: Any, x: Tensor, padding_mode: str) -> Tensor:
     weight_state = quantizer_state(modules["_weight_quantize"])
     if weight_state is None:
         weight, weight_state = module._weight_quantize(weight), _IDENTITY
-    text = layer_text(
+    text, values = layer_call(
         layer, module.in_channels, module.out_channels, module.kernel_size[0], module.stride[0], left, right,
         module.dilation[0], module.groups, module._pad_value, state, weight_state, limit,
     )  # fmt: skip
-    return convolve(x, weight, None, text)
+    return convolve(x, weight, None, text, values)
 
 
 class QConv1d_NoAct(nn.Conv1d):  # noqa: N801
@@ -188,18 +196,32 @@ class QConv1d(QConv1d_NoAct):
 
     def __init__(
         self,
-        *args: Any,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int],
+        stride: int | tuple[int] = 1,
+        padding: Padding = 0,
+        dilation: int | tuple[int] = 1,
+        groups: int = 1,
+        bias: bool = False,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
         input_quantization: Quantization = None,
         weight_quantization: Quantization = None,
+        pad_value: float | None = None,
         gradient_cancellation_threshold: float | None = None,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, weight_quantization=weight_quantization, **kwargs)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype,
+            weight_quantization=weight_quantization, pad_value=pad_value,
+        )  # fmt: skip
         self.activation = QActivation(input_quantization, gradient_cancellation_threshold)
 
 
 def repack(target: nn.Module | Tensor) -> None:
-    """Packs the weights anew on their next use. Only needed after changes in place that PyTorch does not count: those
-    through `.data`, from NumPy, or of inference tensors."""
+    """Packs the weights anew on their next use. Only needed where check_weights is "frozen", or for one element that the
+    very next call must see."""
     for weight in [target] if isinstance(target, Tensor) else target.parameters():
         _cache.forget(weight)

@@ -170,11 +170,20 @@ class Scheduled(Quantizer):
 def _position(q: Any) -> tuple[int, float]:
     """The stage that a linear schedule has reached, and its share of the next one."""
     position = q.factor * (len(q.quantizations) - 1)
-    return int(position), position - int(position)
+    lower = _whole(position, len(q.quantizations) - 1)
+    return lower, position - lower
+
+
+def _whole(position: float, most: int) -> int:
+    """min(int(position), most), in comparisons: torch.compile follows them where position is a number that varies."""
+    whole = 0
+    while whole < most and position >= whole + 1:
+        whole += 1
+    return whole
 
 
 def _step(q: Any) -> int:
-    return min(int(q.factor * len(q.quantizations)), len(q.quantizations) - 1)
+    return _whole(q.factor * len(q.quantizations), len(q.quantizations) - 1)
 
 
 def _mixed(q: Any) -> State | None:

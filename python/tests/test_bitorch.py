@@ -98,8 +98,14 @@ def test_registering_twice_is_once():
 def test_what_cannot_be_cloned_is_said():
     layer = theirs.QConv1d(4, 4, 3, dtype=torch.float16)
     qconv.bitorch.register()
-    with pytest.raises(RuntimeError, match="float16"):
-        bitorch.convert(nn.Sequential(layer), RuntimeMode.CPU)
+    qconv.accept_half(False)
+    try:
+        with pytest.raises(RuntimeError, match="float16"):
+            bitorch.convert(nn.Sequential(layer), RuntimeMode.CPU)
+    finally:
+        qconv.accept_half(True)
+    converted = bitorch.convert(nn.Sequential(theirs.QConv1d(4, 4, 3, dtype=torch.float16)), RuntimeMode.CPU)
+    assert converted(torch.randn(1, 4, 9).half()).dtype == torch.float16
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import qconv
-from qconv import _device, _library, _ops
+from qconv import _cache, _device, _library, _ops
 
 LAYERS = {
     "sign": lambda: qconv.QConv1d(12, 20, 3, stride=2, padding=2, gradient_cancellation_threshold=1.0),
@@ -44,9 +44,10 @@ class StandIn:
         self.calls.append(("allocator", context))
         return 0
 
-    def qconv_layer_create_on(self, device, config, weight, bias, pointer) -> int:
-        self.calls.append(("create", device))
-        return _library.LIBRARY.qconv_layer_create(config, weight, bias, pointer)
+    def qconv_weights_acquire(self, config, device, address, weight, *rest) -> int:
+        if device is not None and weight is not None:
+            self.calls.append(("pack", device))
+        return _library.LIBRARY.qconv_weights_acquire(config, None, address, weight, *rest)
 
     def qconv_layer_forward_on(self, layer, x, batch, width, y, stream) -> int:
         self.calls.append(("forward", stream))
@@ -68,6 +69,7 @@ def gpu(monkeypatch):
     stand_in = StandIn()
     monkeypatch.setattr(_ops, "_convolve_natively", None)  # which is not deceived
     monkeypatch.setattr(_device, "LIBRARY", stand_in)
+    monkeypatch.setattr(_cache, "_acquire", stand_in.qconv_weights_acquire)
     monkeypatch.setattr(_device, "_devices", {})
     monkeypatch.setattr(_device, "place", lambda tensor: 1)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda gpu: SimpleNamespace(cuda_stream=STREAM * gpu))
@@ -90,7 +92,7 @@ def test_modules_reach_the_device(name, gpu, monkeypatch):
     with torch.no_grad():
         got.append(layer.eval()(x))
     assert gpu.calls == [
-        ("allocator", 1), ("create", 0xD1), ("training", STREAM), ("backward", STREAM), ("create", 0xD1),
+        ("allocator", 1), ("pack", 0xD1), ("training", STREAM), ("backward", STREAM), ("pack", 0xD1),
         ("forward", STREAM),
     ]  # fmt: skip
     monkeypatch.setattr(_device, "place", lambda tensor: -1)
@@ -108,7 +110,7 @@ def test_conv1d_with_bias_is_complete(gpu, monkeypatch):
         return qconv.conv1d(x, weight, bias, 2, [1, 0], groups=2)
 
     got = step(call, x, weight, bias)
-    assert [kind for kind, _ in gpu.calls] == ["allocator", "create", "training", "backward"]
+    assert [kind for kind, _ in gpu.calls] == ["allocator", "pack", "training", "backward"]
     monkeypatch.setattr(_device, "place", lambda tensor: -1)
     for a, b in zip(got, step(call, x, weight, bias), strict=True):
         assert torch.equal(a, b)
@@ -127,10 +129,17 @@ def test_new_weights_and_a_move_to_the_gpu_pack_anew(gpu, monkeypatch):
     first = layer(x)
     layer.weight.mul_(-1)
     assert torch.equal(layer(x), -first)
-    assert [kind for kind, _ in gpu.calls].count("create") == 1
+    assert [kind for kind, _ in gpu.calls].count("pack") == 2
+    layer.weight.data.neg_()  # which PyTorch does not count
+    assert torch.equal(layer(x), first)
+    assert [kind for kind, _ in gpu.calls].count("pack") == 3
+    with qconv.check_weights("frozen"):
+        layer.weight.data.neg_()
+        assert torch.equal(layer(x), first)
+    assert torch.equal(layer(x), -first)
     monkeypatch.setattr(_device, "place", lambda tensor: -1)
     assert torch.equal(layer(x), -first)
-    assert len(gpu.calls) == 4  # allocator, create, forward, forward: the last call was the CPU's
+    assert len(gpu.calls) == 10  # the last call was the CPU's
 
 
 def test_another_device_is_named():
@@ -148,7 +157,7 @@ def test_shapes_and_devices_of_results():
         assert y.shape == (2, 20, 48)
         # The engine would want the GPU itself.
         node = y.grad_fn
-        text, _, weight, state = node.call[0], *node.saved_tensors
+        text, (_, weight, state, _) = node.call[0], node.saved_tensors
         grads = _ops.backward(torch.ones_like(y), None, weight, state, text, 50, 7, False)
         assert [grad.shape for grad in grads] == [x.shape, layer.weight.shape, (0,)]
         assert {tensor.device.type for tensor in (y, state, *grads)} == {"cuda"}

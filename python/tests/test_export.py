@@ -1,8 +1,10 @@
 """A model's layers, exported, are what qconvc computes."""
 
+import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +107,51 @@ def test_command(tmp_path, monkeypatch, capsys):
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (lambda state: {"state_dict": state, "hyper_parameters": argparse.Namespace(rate=1)}, ""),
+        (lambda state: {"model_state_dict": state, "folder": Path("runs"), "epoch": 3}, ""),
+        (lambda state: {"model": state}, ""),
+        (lambda state: {f"module.{name}": value for name, value in state.items()}, ""),
+        (lambda state: {"state_dict": {f"net._orig_mod.{name}": value for name, value in state.items()}}, ""),
+        (lambda state: {**state, "extra": torch.ones(1)}, "has extra, unknown to it"),
+        (lambda state: {f"_{name}": value for name, value in state.items()}, "lacks 0.weight and has _0.weight"),
+        (lambda state: {name: value[:2] for name, value in state.items()}, "shape [2, 4, 3], not [4, 4, 3]"),
+        (lambda state: [state], "holds a list"),
+        (lambda state: {"weights": state, "epoch": 3}, "it has weights, epoch"),
+        (lambda state: nn.Sequential(qconv.QConv1d(4, 4, 3)), "--unpickle"),
+    ],
+)
+def test_checkpoints_of_trainers(wrap, message, tmp_path, monkeypatch, capsys):
+    net = nn.Sequential(qconv.QConv1d(4, 4, 3))
+    monkeypatch.setattr(sys.modules[main.__module__], "_make_model", lambda factory: nn.Sequential(qconv.QConv1d(4, 4, 3)))
+    monkeypatch.chdir(tmp_path)
+    torch.save(wrap(net.state_dict()), "net.pt")
+    assert main(["net:make", "net.pt", "-o", "out"]) == (2 if message else 0)
+    said = capsys.readouterr()
+    assert message in said.err and (said.out + said.err).count("\n") == 1
+    if not message:
+        assert np.array_equal(np.load(tmp_path / "out" / "weights" / "0_weight.npy"), net[0].weight.detach().numpy())
+
+
+@pytest.mark.parametrize("contents", [b"", b"text", b"PK\x03\x04 cut off", b"\x80\x02}q"])
+def test_files_that_are_no_checkpoints(contents, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.modules[main.__module__], "_make_model", lambda factory: nn.Linear(1, 1))
+    (tmp_path / "net.pt").write_bytes(contents)
+    assert main(["net:make", str(tmp_path / "net.pt"), "-o", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "no checkpoint that torch.load can read" in said and said.count("\n") == 1
+
+
+def test_whole_models_on_request(tmp_path, monkeypatch):
+    net = nn.Sequential(qconv.QConv1d(4, 4, 3))
+    monkeypatch.setattr(sys.modules[main.__module__], "_make_model", lambda factory: nn.Sequential(qconv.QConv1d(4, 4, 3)))
+    torch.save(net, tmp_path / "net.pt")
+    assert main(["net:make", str(tmp_path / "net.pt"), "-o", str(tmp_path / "out"), "--unpickle"]) == 0
+    assert np.array_equal(np.load(tmp_path / "out" / "weights" / "0_weight.npy"), net[0].weight.detach().numpy())
 
 
 def test_module_is_a_command():

@@ -246,6 +246,45 @@ qconv_status qconv_layer_backward_on(const qconv_layer *layer, const void *x, co
                                      const void *grad_output, int64_t batch, int64_t width, void *grad_input,
                                      void *grad_weight, void *grad_bias, void *stream);
 
+/* ---- weights that somebody else owns --------------------------------------------------------------------------- */
+
+/* For bindings to frameworks, where weights lie in memory that optimizers, other threads and other processes write to.
+ * One cache for the process keeps the packed layers, and looks at the contents: */
+typedef enum qconv_weight_check QCONV_ENUM_TYPE {
+    /* Before a layer of QCONV_FORWARD alone is used, some neighbouring elements of every output channel, of every input
+     * channel and of every tap are compared by fingerprints, and a part of the rest that moves on from call to call:
+     * weights up to 1 MiB have been read whole after 8 calls, up to 16 KiB after one, larger ones after one for each
+     * 128 KiB. Layers with gradients: as QCONV_CHECK_EXACT. */
+    QCONV_CHECK_SAMPLED = 0,
+    QCONV_CHECK_EXACT = 1,   /* every bit before every use */
+    QCONV_CHECK_NOTHING = 2, /* of weights whose version is the same, for layers of QCONV_FORWARD alone; a bias is
+                              * taken as it is when the layer is packed. Else as QCONV_CHECK_EXACT */
+    QCONV_WEIGHT_CHECKS = 3
+} qconv_weight_check;
+/* For all calls from now on. QCONV_CHECK_SAMPLED by default. */
+qconv_status qconv_set_weight_check(qconv_weight_check check);
+qconv_weight_check qconv_get_weight_check(void);
+
+typedef struct qconv_acquired {
+    qconv_layer *layer; /* NULL: its weights must be packed anew, and weight was NULL */
+    int first;          /* nonzero: nothing was known of the address; call qconv_weights_forget when its memory goes */
+} qconv_acquired;
+
+/* A layer of these weights for a call with an input [batch, in_channels, width]. Nothing changes it until
+ * qconv_weights_release, one for each acquire. config must name no kernels. device: NULL for the CPU. address: what the
+ * weights are known by; with that of the weights themselves, a view at the same place shares their layers. weight and
+ * bias as qconv_layer_create takes them, in host memory; weight may be NULL where it is costly to have them there: then
+ * the version alone decides. version: any number; another one than last time has everything compared. backward:
+ * nonzero if the call is qconv_layer_backward, which needs no bias: bias is not compared and may be NULL. */
+qconv_status qconv_weights_acquire(const qconv_layer_config *config, qconv_device *device, const void *address,
+                                   const float *weight, const float *bias, uint64_t version, int64_t batch,
+                                   int64_t width, int backward, qconv_acquired *acquired);
+void qconv_weights_release(const qconv_layer *layer);
+/* Drops the layers of an address; those in use go when they are released. */
+void qconv_weights_forget(const void *address);
+/* Addresses with layers. */
+size_t qconv_weights_count(void);
+
 /* ---- networks -------------------------------------------------------------------------------------------------- */
 
 /* Layers one after another, each followed by z = scale * y + shift, channel by channel: a batch norm, folded. Where the
