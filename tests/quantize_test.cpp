@@ -58,7 +58,7 @@ TEST_CASE("quantize: weightdorefa's levels are those of the C library's tanh", "
 
 TEST_CASE("quantize: derivatives of weights are the oracle's", "[quantize]") {
     std::vector<float> weights = normal_numbers(20'000, 1, seed());
-    for (const float special : {0.0f, -0.0f, 1.0f, -1.0f, std::nextafter(1.0f, 2.0f), 1e-30f, 30.0f, -200.0f, 3e38f})
+    for (const float special : {0.0f, -0.0f, 1.0f, -1.0f, std::nextafter(1.0f, 2.0f), 1e-30f, 30.0f, -200.0f, 1e37f})
         weights.push_back(special);
     std::vector<float> factors(weights.size());
     for (const auto kind : {QCONV_APPROXSIGN, QCONV_SWISHSIGN, QCONV_STEHEAVISIDE, QCONV_SIGN}) {
