@@ -10,7 +10,7 @@ target_compile_options(qconv_generators PRIVATE $<$<CONFIG:Release>:-O1>)
 target_precompile_headers(qconv_generators PRIVATE <Halide.h>)
 
 # What both tools need.
-set(common_sources app emit_commands files kernel_list kernel_table targets text)
+set(common_sources app emit_commands files kernel_list kernel_table report targets text)
 list(TRANSFORM common_sources REPLACE "(.+)" "tools/\\1.cpp")
 add_library(qconv_tool_common STATIC ${common_sources})
 target_include_directories(qconv_tool_common PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/runtime
@@ -53,4 +53,9 @@ set_source_files_properties(tests/support/reference.cpp tests/support/reference_
 target_link_libraries(qconvc PRIVATE
     qconv_tool_common qconv_generators SQLiteCpp
     $<LINK_LIBRARY:WHOLE_ARCHIVE,qconv> $<LINK_LIBRARY:WHOLE_ARCHIVE,qconv_halide_runtime> ${CMAKE_DL_LIBS})
-set_target_properties(qconvc PROPERTIES ENABLE_EXPORTS ON INSTALL_RPATH "$ORIGIN/../lib/qconv")
+# The same search path before and after an installation, with libHalide's place in a build tree taken by a link. Where CMake
+# rewrites the path it leaves an empty element at its end meanwhile, which is whatever folder the user stands in.
+set_target_properties(qconvc PROPERTIES ENABLE_EXPORTS ON INSTALL_RPATH "$ORIGIN/../lib/qconv" BUILD_WITH_INSTALL_RPATH ON)
+cmake_path(GET halide_library FILENAME halide_name)
+file(MAKE_DIRECTORY "${PROJECT_BINARY_DIR}/lib/qconv")
+file(CREATE_LINK "${halide_library}" "${PROJECT_BINARY_DIR}/lib/qconv/${halide_name}" SYMBOLIC)

@@ -212,9 +212,9 @@ class Tune(Cli):
 
     def test_failures_are_recorded(self):
         self.file("net.json", LAYER)
-        # Too little memory and time: every candidate fails, none stops the run.
+        # Too little memory and time: every candidate fails, none stops the run, which is no success.
         done = self.tune("net.json", "--budget", "2", "--strategy", "random", "--candidate-memory", "0.03")
-        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.returncode, 1, done.stderr)
         self.assertTrue(all(r["failure"]["class"] for r in self.trials()), self.trials())
         # A runner that prints nothing, and one that fails.
         done = self.tune("net.json", "--budget", "1", "--records", "b.jsonl", "--runner", "true {}")

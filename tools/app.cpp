@@ -1,10 +1,13 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <iostream>
 
 #include "tools/commands.h"
 #include "tools/errors.h"
 #include "tools/files.h"
+#include "tools/report.h"
 #include "tools/text.h"
 
 namespace qconv::tools {
@@ -26,8 +29,13 @@ void check_verb(const CLI::App &app, int argc, char **argv) {
 } // namespace
 
 int run_app(CLI::App &app, int argc, char **argv) {
+    hold_standard_streams();
     catch_interrupts();
     const std::string name = app.get_name();
+    const auto fail = [&](ExitCode code, const std::string &text) {
+        report(name + ": " + text);
+        return code;
+    };
     try {
         check_verb(app, argc, argv);
         app.parse(argc, argv);
@@ -35,18 +43,15 @@ int run_app(CLI::App &app, int argc, char **argv) {
         if (std::fflush(stdout) != 0) throw EnvironmentError("standard output: cannot write it");
         return interrupted() ? kExitInterrupted : kExitOk;
     } catch (const CLI::ParseError &error) {
-        if (error.get_exit_code() == 0) return app.exit(error); // --help, --version
-        fmt::print(stderr, "{}: {} (see --help)\n", name, error.what());
-        return kExitInput;
+        if (error.get_exit_code() != 0) return fail(kExitInput, std::string(error.what()) + " (see --help)");
+        const int code = app.exit(error); // --help, --version
+        return std::cout.flush() ? code : fail(kExitEnvironment, "standard output: cannot write it");
     } catch (const Error &error) {
-        fmt::print(stderr, "{}: {}\n", name, error.what());
-        return error.code();
+        return fail(error.code(), error.what());
     } catch (const std::bad_alloc &) {
-        fmt::print(stderr, "{}: out of memory\n", name);
-        return kExitEnvironment;
+        return fail(kExitEnvironment, "out of memory");
     } catch (const std::exception &error) {
-        fmt::print(stderr, "{}: {}\n", name, error.what());
-        return kExitEnvironment;
+        return fail(kExitEnvironment, one_line(error.what())); // of a library, some in several lines
     }
 }
 

@@ -10,6 +10,7 @@
 #include "tools/directions.h"
 #include "tools/errors.h"
 #include "tools/files.h"
+#include "tools/report.h"
 #include "tools/text.h"
 #include "tools/worker_pool.h"
 
@@ -138,7 +139,7 @@ void print_summary(const std::vector<LayerSpec> &layers, const CompileOptions &o
     if (layers.size() > kShown) fmt::print("... and {} more layers (manifest.json)\n", layers.size() - kShown);
     fmt::print("\n{}, {}, {} in {}; in {}:\n", counted(layers.size(), "layer"),
                counted(compiled.kernels.size(), "kernel"), counted(options.targets.size(), "target"),
-               human_seconds(compiled.seconds), folder);
+               human_seconds(compiled.seconds), printable(folder));
     for (const OutputFile &file : compiled.files)
         fmt::print("    {:<44} {:>10}\n", file.name, human_bytes(file.bytes));
 }
@@ -153,8 +154,8 @@ void compile(const Options &options) {
         tuned.emplace(options.tuned);
         compile_options.tuned = &*tuned;
         if (tuned->stale() > 0) {
-            fmt::print(stderr, "qconvc: {}: {} not used, the first because {}\n", options.tuned,
-                       counted(tuned->stale(), "stale record"), tuned->stale_reason_seen());
+            report(fmt::format("qconvc: {}: {} not used, the first because {}", options.tuned,
+                               counted(tuned->stale(), "stale record"), tuned->stale_reason_seen()));
         }
     }
     ScratchFolder scratch(options.folder);
@@ -183,8 +184,9 @@ void add_compile_command(CLI::App &app) {
     command->add_option("layers", options->layers, "Layer file (JSON; see docs/qconvc.md)")->required();
     command
         ->add_option("-t,--target", options->targets,
-                     "host, all of this architecture, or one of qconvc list targets; may be repeated")
+                     "host, all of this architecture, or one of qconvc list targets; by commas, may be repeated")
         ->required()
+        ->delimiter(',')
         ->allow_extra_args(false);
     command->add_option("-o,--output", options->folder, "Output folder, made if missing")->required();
     command->add_option("-n,--name", options->name, "Name of the libraries; default: the layer file's");

@@ -62,7 +62,9 @@ void load_autoscheduler(const std::string &name) {
     std::string file = "libautoschedule_";
     for (const char c : name)
         file += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    Halide::load_plugin((std::filesystem::path(halide.dli_fname).parent_path() / (file + ".so")).string());
+    // In a build tree qconvc finds libHalide by a link.
+    const std::filesystem::path library = std::filesystem::canonical(halide.dli_fname);
+    Halide::load_plugin((library.parent_path() / (file + ".so")).string());
 }
 
 } // namespace

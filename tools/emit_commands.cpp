@@ -37,7 +37,7 @@ void emit_atomically(const std::string &output, Emit emit) {
     const std::filesystem::path partial = output + ".partial" + std::filesystem::path(output).extension().string();
     try {
         emit(partial);
-        std::filesystem::rename(partial, output);
+        put_in_place(partial, output);
     } catch (...) {
         std::error_code ignored;
         std::filesystem::remove(partial, ignored);

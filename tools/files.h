@@ -1,7 +1,9 @@
-// Files: whole or not at all. Everything is written beside its place and renamed when complete.
+// Files: whole or not at all. Everything is written beside its place and renamed when complete. Symbolic links stay and
+// lead to the new file; what is there and no ordinary file (a device, a pipe) is written into.
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -10,9 +12,10 @@
 
 namespace qconv::tools {
 
-/// Reads a whole file; throws InputError naming it.
+/// Reads a whole file, or what comes through a pipe; throws InputError naming it.
 std::string read_text(const std::filesystem::path &path);
 
+class LockedFolder;
 class PendingFile;
 
 /// Files that go into place together, once all of them are complete. Functions throw EnvironmentError (unwritable, full
@@ -29,14 +32,24 @@ public:
     void commit();
 
 private:
+    std::unique_ptr<PendingFile> pending(const std::filesystem::path &path);
+
+    std::map<std::filesystem::path, std::unique_ptr<LockedFolder>> folders_; // beside the files' places
     std::vector<std::unique_ptr<PendingFile>> files_;
 };
 
 /// A FileSet of one.
 void write_atomically(const std::filesystem::path &path, std::string_view text);
 
+/// Moves a complete file to a name in the same file system.
+void put_in_place(const std::filesystem::path &from, const std::filesystem::path &to);
+
+/// TMPDIR, or /tmp. Throws EnvironmentError if it is no folder.
+std::filesystem::path temporary_folder();
+
 /// A folder for work in progress, made inside `parent` so that a later rename stays on one file system. It, and any
-/// folder above it that had to be made, goes away with this object unless moved out by publish().
+/// folder above it that had to be made, goes away with this object unless moved out by publish(). Those of processes
+/// that were killed go when the next one is made beside them.
 class ScratchFolder {
 public:
     /// Makes `parent` and what is missing above it. Throws EnvironmentError if it cannot be made or written.
@@ -45,13 +58,16 @@ public:
     ScratchFolder(const ScratchFolder &) = delete;
     ScratchFolder &operator=(const ScratchFolder &) = delete;
 
-    const std::filesystem::path &path() const { return path_; }
+    const std::filesystem::path &path() const;
     /// Moves the named files into `parent`, in order, and keeps `parent`.
     void publish(const std::vector<std::string> &names);
 
 private:
-    std::filesystem::path parent_, path_;
-    std::vector<std::filesystem::path> made_; // folders above path_ made by us, outermost first
+    void remove_made();
+
+    std::filesystem::path parent_;
+    std::unique_ptr<LockedFolder> folder_;
+    std::vector<std::filesystem::path> made_; // folders above it made by us, outermost first
 };
 
 /// Catches SIGINT, SIGTERM and SIGHUP from now on, so that cleaning up happens; a second one ends the process at once.

@@ -175,7 +175,7 @@ std::vector<Inspected> inspect_layers(const Options &options, Rows &rows) {
     if (targets.empty()) targets = {"host"};
     const CompileOptions compile{identifier(fs::path(options.file).stem().string()), find_targets(targets),
                                  options.jobs};
-    ScratchFolder scratch(fs::temp_directory_path());
+    ScratchFolder scratch(temporary_folder());
     const Compiled compiled = compile_layers(layers, compile, scratch.path());
     if (!options.stmt.empty()) write_loop_nest(compiled, scratch.path(), options);
     for (const CompiledKernel &kernel : compiled.kernels)
@@ -234,7 +234,8 @@ void add_inspect_command(CLI::App &app) {
                         "CPU whose scheduling model runs the hot loop: znver4, haswell, neoverse-n1, ...; default: one "
                         "that is typical of the kernel's target");
     command->add_option("--kernel", options->kernel, "Only kernels whose function's name contains this");
-    command->add_option("-t,--target", options->targets, "Targets of a layer file; default: host")
+    command->add_option("-t,--target", options->targets, "Targets of a layer file, by commas; default: host")
+        ->delimiter(',')
         ->allow_extra_args(false);
     command->add_option("--directions", options->directions, "Directions of a layer file")
         ->delimiter(',')

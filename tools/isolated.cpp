@@ -16,6 +16,7 @@
 
 #include "tools/errors.h"
 #include "tools/files.h"
+#include "tools/report.h"
 
 namespace qconv::tools {
 namespace {
@@ -30,7 +31,6 @@ void limit(int resource, std::uint64_t most) {
 }
 
 [[noreturn]] void child(const std::function<void()> &work, int errors, const IsolationLimits &limits) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
     dup2(errors, STDERR_FILENO);
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_CPU, limits.cpu_seconds);
@@ -42,10 +42,10 @@ void limit(int resource, std::uint64_t most) {
     } catch (const std::bad_alloc &) {
         code = kOutOfMemory;
     } catch (const Error &error) {
-        fmt::print(stderr, "{}", error.what());
+        put_on_terminal(error.what());
         code = error.code();
     } catch (const std::exception &error) {
-        fmt::print(stderr, "{}", error.what());
+        put_on_terminal(error.what());
         code = kExitEnvironment;
     }
     // The parent owns what static destructors would tear down.
@@ -69,12 +69,18 @@ std::string first_line(const std::string &text) {
 
 } // namespace
 
+bool end_with_parent(pid_t parent) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    return getppid() == parent;
+}
+
 void run_isolated(const std::function<void()> &work, const std::string &subject, const IsolationLimits &limits) {
     const File errors(std::tmpfile(), std::fclose);
     if (!errors) throw EnvironmentError(fmt::format("cannot make a temporary file: {}", std::strerror(errno)));
     std::fflush(nullptr);
-    const pid_t process = fork();
+    const pid_t parent = getpid(), process = fork();
     if (process < 0) throw EnvironmentError(fmt::format("cannot start a process: {}", std::strerror(errno)));
+    if (process == 0 && !end_with_parent(parent)) _exit(kExitEnvironment);
     if (process == 0) child(work, fileno(errors.get()), limits);
     int status = 0;
     while (waitpid(process, &status, 0) < 0 && errno == EINTR) {

@@ -1,6 +1,8 @@
 // Runs a part of a verb in a process of its own: for libraries that crash, loop or grow on files made to harm.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -13,6 +15,10 @@ inline constexpr bool kLimitsAddressSpace = false;
 #else
 inline constexpr bool kLimitsAddressSpace = true;
 #endif
+
+/// In a child process: has it killed when its parent, `parent`, ends, kill -9 included. False if that has ended
+/// already.
+bool end_with_parent(pid_t parent);
 
 /// What the process may take.
 struct IsolationLimits {

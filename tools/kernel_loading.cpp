@@ -73,7 +73,7 @@ void register_generic_kernels(const std::vector<TargetInfo> &targets) {
 void register_specialised_kernels(const std::vector<LayerSpec> &layers, const std::vector<TargetInfo> &targets,
                                   int jobs) {
     static std::deque<std::string> names;
-    ScratchFolder scratch(fs::temp_directory_path());
+    ScratchFolder scratch(temporary_folder());
     const CompileOptions options{"verified", targets, jobs};
     const Compiled compiled = compile_layers(layers, options, scratch.path());
     for (const TargetInfo &target : targets) {

@@ -143,6 +143,7 @@ LayerSpec read_layer(const Json &json, const std::string &file, std::size_t inde
     LayerSpec layer;
     layer.name = object.text("name", fallback);
     if (layer.name.empty()) object.fail("'name' is empty");
+    if (printable(layer.name) != layer.name) object.fail("'name' holds a control character");
     if (!object.has("layer")) object.fail("key 'layer' is missing; it must be QConv1d, QConv1d_NoAct or conv1d");
     try {
         qconv_layer_config_init(&layer.config, parse_layer_kind(object.text("layer", "")));

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <optional>
+#include <set>
 
 #include "tools/errors.h"
 #include "tools/files.h"
@@ -36,11 +37,11 @@ public:
     /// Nothing when the text is not such a dictionary.
     std::optional<Header> parse() {
         Header header;
-        int keys = 0;
+        std::set<std::string> keys;
         if (!take("{")) return {};
         while (!take("}")) {
             const auto key = quoted();
-            if (!key || !take(":")) return {};
+            if (!key || !keys.insert(*key).second || !take(":")) return {};
             bool good = false;
             if (*key == "descr") {
                 const auto value = quoted();
@@ -52,11 +53,10 @@ public:
             } else if (*key == "shape") {
                 good = take_shape(header.shape);
             }
-            if (!good) return {};
-            keys++;
-            take(",");
+            if (!good || !separated("}")) return {};
         }
-        return keys == 3 ? std::optional(header) : std::nullopt;
+        take(""); // skips blanks
+        return keys.size() == 3 && text_.empty() ? std::optional(header) : std::nullopt;
     }
 
 private:
@@ -65,6 +65,12 @@ private:
         if (!text_.starts_with(token)) return false;
         text_.remove_prefix(token.size());
         return true;
+    }
+    /// A comma after an entry, which the last one need not have.
+    bool separated(std::string_view close) {
+        if (take(",")) return true;
+        take("");
+        return text_.starts_with(close);
     }
     std::optional<std::string> quoted() {
         const char *quote = take("'") ? "'" : take("\"") ? "\"" : nullptr;
@@ -84,7 +90,7 @@ private:
             if (error != std::errc() || size < 0) return false;
             text_.remove_prefix(static_cast<std::size_t>(end - text_.data()));
             shape.push_back(size);
-            take(",");
+            if (!separated(")")) return false;
         }
         return true;
     }

@@ -5,9 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 
+#include "tools/report.h"
 #include "tools/text.h"
 
 namespace qconv::tools {
@@ -18,7 +18,7 @@ Progress::Progress(std::size_t total, std::string what)
 }
 
 Progress::~Progress() {
-    if (terminal_) fmt::print(stderr, "\r\033[K");
+    if (terminal_) put_on_terminal("\r\033[K");
 }
 
 void Progress::advance(const std::string &step) {
@@ -26,7 +26,7 @@ void Progress::advance(const std::string &step) {
     if (terminal_) {
         draw(step);
     } else {
-        fmt::print(stderr, "[{}/{}] {}\n", done_, total_, step);
+        report(fmt::format("[{}/{}] {}", done_, total_, step));
     }
 }
 
@@ -47,8 +47,7 @@ void Progress::draw(const std::string &step) const {
     }
     if (!step.empty()) line += "  " + step;
     if (line.size() >= columns) line.resize(columns - 1);
-    fmt::print(stderr, "\r\033[K{}", line);
-    std::fflush(stderr);
+    put_on_terminal("\r\033[K" + printable(line));
 }
 
 } // namespace qconv::tools

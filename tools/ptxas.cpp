@@ -48,7 +48,7 @@ std::vector<PtxAssembled> assemble_ptx(const std::string &text, const PtxModule 
     const char *home = std::getenv("CUDA_HOME");
     for (const fs::path &folder : {fs::path(home ? home : ""), fs::path("/usr/local/cuda")})
         if (fs::exists(folder / "bin/ptxas")) program = folder / "bin/ptxas";
-    ScratchFolder scratch(fs::temp_directory_path());
+    ScratchFolder scratch(temporary_folder());
     const fs::path file = scratch.path() / "kernel.ptx", log = scratch.path() / "log";
     write_atomically(file, text);
     const int status = run_program(

@@ -228,7 +228,7 @@ void run(const Options &options) {
                    kernel.target, qconv_get_num_threads(), human_seconds(timed.seconds));
     }
     for (const Written &output : written)
-        fmt::print("{}: float32 {}\n", output.file, shown_shape(output.shape));
+        fmt::print("{}: float32 {}\n", printable(output.file), shown_shape(output.shape));
 }
 
 } // namespace

@@ -47,6 +47,36 @@ std::string join(const std::vector<std::string> &words, std::string_view separat
     return fmt::format("{}", fmt::join(words, separator));
 }
 
+std::string printable(std::string_view text) {
+    std::string shown;
+    for (std::size_t i = 0; i < text.size(); i++) {
+        const auto byte = static_cast<unsigned char>(text[i]);
+        const auto next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0u;
+        if (text[i] == '\n') {
+            shown += "\\n";
+        } else if (byte < 0x20 || byte == 0x7f) {
+            shown += fmt::format("\\x{:02x}", byte);
+        } else if (byte == 0xc2 && next >= 0x80 && next < 0xa0) { // the control characters of Unicode's second row
+            shown += fmt::format("\\x{:02x}", next);
+            i++;
+        } else {
+            shown += text[i];
+        }
+    }
+    return shown;
+}
+
+std::string one_line(std::string_view lines) {
+    std::string words;
+    while (!lines.empty()) {
+        const std::string_view line = lines.substr(0, lines.find('\n'));
+        lines.remove_prefix(std::min(line.size() + 1, lines.size()));
+        const auto first = std::min(line.find_first_not_of(" \t"), line.size());
+        if (first < line.size()) words.append(words.empty() ? "" : " ").append(line.substr(first));
+    }
+    return words;
+}
+
 std::string counted(std::size_t count, std::string_view noun) {
     return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
 }

@@ -17,6 +17,13 @@ std::string did_you_mean(std::string_view word, const std::vector<std::string> &
 /// "a, b, c".
 std::string join(const std::vector<std::string> &words, std::string_view separator = ", ");
 
+/// `text` with every control character, line breaks among them, as an escape (\n, \x1b): names come from files and
+/// arguments of others, and must neither steer a terminal nor look like a second message.
+std::string printable(std::string_view text);
+
+/// The lines of a text, without what they are indented by, as one.
+std::string one_line(std::string_view lines);
+
 /// "1 kernel", "3 kernels".
 std::string counted(std::size_t count, std::string_view noun);
 

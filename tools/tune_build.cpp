@@ -2,7 +2,6 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,20 +37,10 @@ fs::path file_of(const Trial &trial, const BuildSettings &settings, const char *
     return settings.folder / (trial.record["id"].get<std::string>() + ending);
 }
 
-/// All that was said, on one line; Halide's messages span several.
-std::string all_words(const fs::path &log) {
-    std::ifstream stream(log);
-    std::string words;
-    for (std::string line; std::getline(stream, line);) {
-        const auto first = line.find_first_not_of(" \t");
-        if (first != std::string::npos) words += (words.empty() ? "" : " ") + line.substr(first);
-    }
-    return words;
-}
-
 /// A failed worker or program: how it ended, as a failure class that begins with `stage`.
 void fail_by_end(Trial &trial, const std::string &stage, const WorkerEnd &end, const fs::path &log) {
-    const std::string words = all_words(log);
+    std::error_code none; // a program that did not start has said nothing
+    const std::string words = fs::exists(log, none) ? one_line(read_text(log)) : "";
     const auto says = [&](const char *text) { return words.find(text) != std::string::npos; };
     if (end.timed_out) return trial.fail(stage + "-timeout", fmt::format("ended after {}", human_seconds(end.seconds)));
     if (says("bad_alloc") || says("out of memory") || says("Out of memory") || says("Cannot allocate memory"))
@@ -73,20 +62,30 @@ std::string answer_in(const fs::path &log) {
     return answer;
 }
 
+/// One word for a shell, whatever is in it.
+std::string shell_word(const std::string &text) {
+    std::string word = "'";
+    for (const char c : text)
+        word += c == '\'' ? "'\\''" : std::string(1, c);
+    return word + "'";
+}
+
 /// Runs a trial's program once; an object, or nothing with the trial failed.
 nlohmann::json run_program_of(Trial &trial, const std::string &runner, double seconds_limit) {
-    std::string command = fmt::format("exec '{}'", trial.program.string());
+    const std::string program = trial.program.string();
+    const fs::path log = program + ".log";
+    WorkerTask task{trial.unit.label(), {}, log};
     if (!runner.empty()) {
-        command = runner;
-        const std::string program = trial.program.string();
-        for (auto at = command.find("{}"); at != std::string::npos; at = command.find("{}", at + program.size()))
-            command.replace(at, 2, program);
+        const std::string word = shell_word(program);
+        std::string command = runner;
+        for (auto at = command.find("{}"); at != std::string::npos; at = command.find("{}", at + word.size()))
+            command.replace(at, 2, word);
+        task.arguments = {"-c", command};
     }
-    const fs::path log = trial.program.string() + ".log";
     WorkerEnd end;
     run_limited(
-        {{trial.unit.label(), {"-c", command}, log}}, 1, {seconds_limit, 0},
-        [&](std::size_t, const WorkerEnd &how) { end = how; }, "sh");
+        {task}, 1, {seconds_limit, 0}, [&](std::size_t, const WorkerEnd &how) { end = how; },
+        runner.empty() ? program : "sh");
     nlohmann::json answer = nlohmann::json::parse(answer_in(log), nullptr, false);
     if (answer.is_object() && answer.contains("class")) {
         trial.fail(answer.value("class", ""), answer.value("error", ""));
@@ -234,8 +233,6 @@ void discard_files(const Trial &trial, const BuildSettings &settings) {
 }
 
 void build_candidate(const fs::path &file) {
-    // Not to outlive a tuning run that is killed.
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
     const nlohmann::json request = nlohmann::json::parse(read_text(file));
     const auto beside = [&](const char *ending) { return fs::path(file).replace_extension(ending); };
     const KernelRow row =

@@ -11,7 +11,7 @@
 namespace qconv::tools {
 
 struct BuildSettings {
-    std::filesystem::path folder;    ///< for files in the making
+    std::filesystem::path folder;    ///< for files in the making; the run's own
     std::filesystem::path libraries; ///< with libqconv_measure.a, libqconv.a, libqconv_halide_runtime.a of the target
     std::filesystem::path weights;   ///< folder of cost models that candidates name
     std::string linker;              ///< C compiler driver that links for the target
@@ -41,8 +41,8 @@ Trial make_trial(const TuneUnit &unit, const Candidate &candidate, uint64_t seed
 /// Compiles and links them in worker processes, several at once; failures are noted in the trial.
 void build_trials(std::vector<Trial> &trials, const BuildSettings &settings);
 
-/// Runs a trial's program, by `runner` ("" or a shell command with {} for the program), and notes the result or
-/// failure.
+/// Runs a trial's program, by `runner` ("", or a shell command in which {} stands for the program's path, quoted), and
+/// notes the result or failure.
 void run_trial(Trial &trial, const std::string &runner, double seconds_limit);
 /// The times alone, of one more run of the program; empty after a failure.
 std::vector<double> repeat_trial(const Trial &trial, const std::string &runner, double seconds_limit);

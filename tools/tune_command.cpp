@@ -100,7 +100,7 @@ void use_records(const Options &o) {
     if (!o.merge.empty()) {
         const Merged merged = merge_records(o.merge, o.inputs);
         merge_weights(o.merge, o.inputs);
-        fmt::print("{}: {} read, {} new{}\n", o.merge, counted(merged.read, "record"), merged.added,
+        fmt::print("{}: {} read, {} new{}\n", printable(o.merge), counted(merged.read, "record"), merged.added,
                    merged.stale > 0 ? fmt::format(", {} stale", merged.stale) : "");
         records = read_records(o.merge);
         source = o.merge;
@@ -115,7 +115,7 @@ void use_records(const Options &o) {
     const auto write = [](const std::string &path, const std::string &text) {
         if (path.empty()) return;
         write_atomically(path, text);
-        fmt::print("{}: {}\n", path, human_bytes(text.size()));
+        fmt::print("{}: {}\n", printable(path), human_bytes(text.size()));
     };
     if (!o.csv.empty()) write(o.csv, records_csv(records));
     if (!o.t4.empty()) write(o.t4, records_t4(records));
@@ -123,7 +123,7 @@ void use_records(const Options &o) {
     if (!o.winners.empty()) write(o.winners, winning_records(records));
     if (!o.schedules.empty()) {
         for (const std::string &name : export_schedules(records, o.schedules))
-            fmt::print("{}/{}\n", o.schedules, name);
+            fmt::print("{}/{}\n", printable(o.schedules), name);
     }
 }
 
@@ -176,7 +176,6 @@ void tune(const Options &o) {
     settings.threads = o.threads;
     settings.turns = o.turns;
     BuildSettings &build = settings.build;
-    build.folder = fs::absolute(o.records + ".work");
     build.libraries = o.libraries.empty() ? own_libraries() : fs::path(o.libraries);
     build.weights = fs::absolute(weights_folder(o.records));
     build.linker = o.linker.empty() ? default_linker(settings.target) : o.linker;
@@ -240,7 +239,8 @@ void add_tune_command(CLI::App &app) {
     command->add_option("--candidate-memory", o->candidate_gigabytes, "Gigabytes it may take then")
         ->check(CLI::Range(0.01, 1024.0))
         ->capture_default_str();
-    command->add_option("--runner", o->runner, "Shell command that runs a program, {}, elsewhere");
+    command->add_option("--runner", o->runner,
+                        "Shell command that runs a program elsewhere; {} stands for its path, quoted");
     command->add_option("--libraries", o->libraries, "Folder with libqconv_measure.a and libqconv.a for the target");
     command->add_option("--linker", o->linker, "C compiler that links programs for the target");
     command->add_flag("--static", o->link_static, "Link programs that need no libraries where they run");

@@ -4,12 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <fstream>
 #include <limits>
 
 #include "tools/errors.h"
 #include "tools/files.h"
+#include "tools/report.h"
 #include "tools/text.h"
 #include "tools/tune_judge.h"
 #include "tools/tune_summary.h"
@@ -19,6 +18,9 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = TuneRecord::Json;
+
+// SQLite's error codes, which SQLiteCpp's headers leave out.
+constexpr int kCannotOpen = 14, kNotADatabase = 26;
 
 /// Columns beside the JSON text, so that SQL can ask for them.
 const std::vector<std::string> &columns() {
@@ -97,17 +99,25 @@ std::vector<std::string> cells(const TuneRecord &record) {
             text_in(j, "versions", "llvm")};
 }
 
+/// SQLite judges: what a killed writer left may have no header yet, and a journal beside it that makes it whole again.
+/// An empty file is a database without tables.
 bool is_database(const fs::path &file) {
-    std::ifstream stream(file, std::ios::binary);
-    std::array<char, 16> head{};
-    stream.read(head.data(), head.size());
-    return std::string_view(head.data(), head.size()).starts_with("SQLite format 3");
+    std::error_code none;
+    if (!fs::is_regular_file(file, none)) return false;
+    try {
+        // Where the file cannot be written SQLite opens it for reading.
+        SQLite::Database(file.string(), SQLite::OPEN_READWRITE).execAndGet("SELECT COUNT(*) FROM sqlite_master");
+        return true;
+    } catch (const SQLite::Exception &error) {
+        return error.getErrorCode() != kNotADatabase && error.getErrorCode() != kCannotOpen;
+    }
 }
 
 LoadedRecords read_database(const fs::path &file) {
     LoadedRecords loaded;
     try {
-        SQLite::Database database(file.string(), SQLite::OPEN_READONLY);
+        SQLite::Database database(file.string(), SQLite::OPEN_READWRITE); // a journal left behind is played back
+        if (database.execAndGet("SELECT COUNT(*) FROM sqlite_master").getInt() == 0) return loaded;
         SQLite::Statement rows(database, "SELECT json FROM records ORDER BY rowid");
         while (rows.executeStep()) {
             TuneRecord record;
@@ -124,8 +134,10 @@ LoadedRecords read_database(const fs::path &file) {
     return loaded;
 }
 
-std::string csv_cell(const std::string &text) {
-    if (text.find_first_of(",\"\n") == std::string::npos) return text;
+/// Spreadsheets take what begins with one of a few characters for a formula: an apostrophe tells them that it is text.
+std::string csv_cell(std::string text) {
+    if (text.find_first_of("=+-@\t\r") == 0) text.insert(0, "'");
+    if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
     std::string quoted = "\"";
     for (const char c : text)
         quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
@@ -149,7 +161,7 @@ std::vector<TuneRecord> read_records(const fs::path &file) {
     if (!fs::exists(file, error)) throw InputError(fmt::format("{}: there is no such file of records", file.string()));
     LoadedRecords loaded = is_database(file) ? read_database(file) : load_records(file);
     for (const std::string &message : loaded.damaged)
-        fmt::print(stderr, "qconvc: {}\n", message);
+        report("qconvc: " + message);
     if (loaded.records.empty() && !loaded.damaged.empty())
         throw InputError(fmt::format("{}: holds no tuning record", file.string()));
     return std::move(loaded.records);

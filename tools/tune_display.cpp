@@ -5,9 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 
+#include "tools/report.h"
 #include "tools/text.h"
 
 namespace qconv::tools {
@@ -60,20 +60,20 @@ void TuneDisplay::recorded(std::size_t unit, const Trial &trial) {
     const std::string what = record.ok() ? fmt::format("{:.2f} us, best {:.2f}", record.time(), line.best)
                                          : record.failure() + ": " + record.json["failure"].value("text", "");
     const std::size_t number = before_ + done_;
-    fmt::print(stderr, "[{}{}] {}: {}, {}: {}\n", number, wanted_ > 0 ? fmt::format("/{}", wanted_) : "", line.label,
-               record.strategy(), describe_candidate(trial.candidate), what);
+    report(fmt::format("[{}{}] {}: {}, {}: {}", number, wanted_ > 0 ? fmt::format("/{}", wanted_) : "", line.label,
+                       record.strategy(), describe_candidate(trial.candidate), what));
 }
 
 void TuneDisplay::say(const std::string &what) {
     if (terminal_) {
         draw(what);
     } else {
-        fmt::print(stderr, "{}\n", what);
+        report(what);
     }
 }
 
 void TuneDisplay::close() {
-    if (terminal_ && drawn_ > 0) fmt::print(stderr, "\033[J");
+    if (terminal_ && drawn_ > 0) put_on_terminal("\033[J");
     drawn_ = 0;
 }
 
@@ -100,13 +100,13 @@ void TuneDisplay::draw(const std::string &what) {
     }
     if (left > 0) last += fmt::format(", {} left", human_seconds(left));
     text.push_back(last + (what.empty() ? "" : "; " + what));
-    if (drawn_ > 0) fmt::print(stderr, "\033[{}A", drawn_);
+    std::string drawing = drawn_ > 0 ? fmt::format("\033[{}A", drawn_) : "";
     for (std::string &line : text) {
         if (line.size() >= columns) line.resize(columns - 1);
-        fmt::print(stderr, "\r\033[K{}\n", line);
+        drawing += "\r\033[K" + printable(line) + "\n";
     }
     drawn_ = text.size();
-    std::fflush(stderr);
+    put_on_terminal(drawing);
 }
 
 } // namespace qconv::tools

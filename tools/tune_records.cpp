@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -262,6 +263,11 @@ RecordLog::RecordLog(const fs::path &file) : path_(file) {
     };
     file_ = open(file.c_str(), O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
     if (file_ < 0) refuse(std::strerror(errno));
+    struct stat kind{};
+    if (fstat(file_, &kind) != 0 || !S_ISREG(kind.st_mode)) {
+        close(file_);
+        refuse("it is no ordinary file");
+    }
     if (flock(file_, LOCK_EX | LOCK_NB) != 0) {
         close(file_);
         refuse("another tuning run is writing it");

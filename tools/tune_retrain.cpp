@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "tools/files.h"
+#include "tools/report.h"
 #include "tools/text.h"
 #include "tools/worker_pool.h"
 
@@ -64,12 +65,14 @@ std::string shipped_weights(const std::string &program) {
     return "";
 }
 
-std::size_t count_samples(const fs::path &folder) {
+/// Sorted; none if there is no such folder.
+std::vector<std::string> samples_in(const fs::path &folder) {
     std::error_code none;
-    std::size_t count = 0;
+    std::vector<std::string> samples;
     for (const fs::directory_entry &entry : fs::directory_iterator(folder, none))
-        count += entry.path().extension() == ".sample";
-    return count;
+        if (entry.path().extension() == ".sample") samples.push_back(entry.path().string());
+    std::sort(samples.begin(), samples.end());
+    return samples;
 }
 
 } // namespace
@@ -84,7 +87,7 @@ CostModel::CostModel(const fs::path &records, const fs::path &weights, const Tar
     if (!fs::exists(programs_ / kTrainer)) programs_ = QCONV_HALIDE_PROGRAMS;
     if (!fs::exists(programs_ / kTrainer)) enabled_ = false;
     if (!enabled_) return;
-    samples_ = count_samples(samples_folder_);
+    samples_ = samples_in(samples_folder_).size();
     std::error_code none;
     fs::file_time_type newest{};
     for (const fs::directory_entry &entry : fs::directory_iterator(weights_folder_, none)) {
@@ -117,27 +120,30 @@ bool CostModel::retrain() {
     fs::create_directories(weights_folder_);
     const fs::path fresh = weights_folder_ / (target_ + ".training.weights"), log = fresh.string() + ".log";
     // The program reads the samples' names from standard input.
-    std::string command = fmt::format(
-        "find '{}' -name '*.sample' | sort | '{}' --epochs={} --rates=0.0001 --num_cores=1 "
-        "--weights_out='{}' --best_benchmark='{}.best' --best_schedule='{}.schedule'",
-        samples_folder_.string(), (programs_ / kTrainer).string(), kEpochs, fresh.string(), fresh.string(),
-        fresh.string());
+    const fs::path names = fresh.string() + ".names";
+    write_atomically(names, join(samples_in(samples_folder_), "\n") + "\n");
     fs::path start = weights_folder_ / weights_;
     if (weights_.empty()) {
         start = weights_folder_ / "shipped.weights";
         write_atomically(start, shipped_weights(read_text(programs_ / kTrainer)));
     }
-    command += fmt::format(" --initial_weights='{}'", start.string());
+    const std::vector<std::string> arguments = {fmt::format("--epochs={}", kEpochs),
+                                                "--rates=0.0001",
+                                                "--num_cores=1",
+                                                "--weights_out=" + fresh.string(),
+                                                "--best_benchmark=" + fresh.string() + ".best",
+                                                "--best_schedule=" + fresh.string() + ".schedule",
+                                                "--initial_weights=" + start.string()};
     constexpr double kSeconds = 600;
     WorkerEnd end;
     run_limited(
-        {{"the cost model", {"-c", command}, log}}, 1, {kSeconds, 0},
-        [&](std::size_t, const WorkerEnd &how) { end = how; }, "sh");
+        {{"the cost model", arguments, log, names}}, 1, {kSeconds, 0},
+        [&](std::size_t, const WorkerEnd &how) { end = how; }, (programs_ / kTrainer).string());
     std::error_code none;
-    for (const char *ending : {".log", ".best", ".schedule"})
+    for (const char *ending : {".log", ".best", ".schedule", ".names"})
         fs::remove(fresh.string() + ending, none);
     if (!end.well() || !fs::exists(fresh)) {
-        fmt::print(stderr, "qconvc: adams2019's cost model could not be retrained: the old one stays\n");
+        report("qconvc: adams2019's cost model could not be retrained: the old one stays");
         enabled_ = false;
         return false;
     }

@@ -12,6 +12,7 @@
 #include "tools/directions.h"
 #include "tools/errors.h"
 #include "tools/files.h"
+#include "tools/report.h"
 #include "tools/text.h"
 #include "tools/tune_display.h"
 #include "tools/tune_estimate.h"
@@ -33,11 +34,12 @@ public:
     explicit TuningRun(const TuneSettings &settings)
         : settings_(settings),
           log_(settings.records),
+          work_(fs::absolute(settings.records).parent_path()),
           model_(settings.records, settings.build.weights, settings.target, settings.retrain),
           start_(Clock::now()) {
         LoadedRecords loaded = load_records(settings.records);
         for (const std::string &message : loaded.damaged)
-            fmt::print(stderr, "qconvc: {}\n", message);
+            report("qconvc: " + message);
         std::size_t stale = 0;
         for (TuneRecord &record : loaded.records) {
             if (stale_reason(record).empty() && !schedule_changed(record)) {
@@ -47,10 +49,10 @@ public:
             }
         }
         if (stale > 0) {
-            fmt::print(stderr, "qconvc: {}: {} of kernels that have changed since: measured anew\n",
-                       settings.records.string(), counted(stale, "record"));
+            report(fmt::format("qconvc: {}: {} of kernels that have changed since: measured anew",
+                               settings.records.string(), counted(stale, "record")));
         }
-        fs::create_directories(settings.build.folder);
+        settings_.build.folder = work_.path();
         std::vector<TuneDisplay::Line> lines;
         for (const TuneUnit &unit : units_of(settings)) {
             UnitSearch &search = searches_.emplace_back(unit, settings.strategies, settings.seed);
@@ -60,11 +62,6 @@ public:
         }
         display_ =
             std::make_unique<TuneDisplay>(std::move(lines), settings.trials * searches_.size(), settings.seconds);
-    }
-
-    ~TuningRun() {
-        std::error_code ignored;
-        fs::remove_all(settings_.build.folder, ignored);
     }
 
     void run() {
@@ -83,6 +80,7 @@ public:
         }
         display_->close();
         summary();
+        fail_if_nothing_worked();
     }
 
 private:
@@ -220,11 +218,22 @@ private:
             units.push_back({search.unit().key(), records_of(search.unit().key())});
         std::erase_if(units, [](const UnitRecords &unit) { return unit.records.empty(); });
         print_tuning_summary(units, elapsed());
-        fmt::print("records: {}\n", settings_.records.string());
+        fmt::print("records: {}\n", printable(settings_.records.string()));
+    }
+
+    /// Trials that all failed are no result to go on with, whatever each of them failed of.
+    void fail_if_nothing_worked() const {
+        const auto failed = [](const TuneRecord &record) { return !record.ok() && record.failure() != "no-estimate"; };
+        if (records_.empty() || !std::all_of(records_.begin(), records_.end(), failed)) return;
+        const TuneRecord &last = records_.back();
+        throw Error(kExitCheckFailed,
+                    fmt::format("all of {} failed, the last with {}: {}", counted(records_.size(), "trial"),
+                                last.failure(), last.json["failure"].value("text", "")));
     }
 
     TuneSettings settings_;
     RecordLog log_;
+    ScratchFolder work_;
     CostModel model_;
     Clock::time_point start_;
     std::deque<TuneRecord> records_; // judgements keep pointers

@@ -12,6 +12,7 @@
 #include "tools/directions.h"
 #include "tools/errors.h"
 #include "tools/files.h"
+#include "tools/isolated.h"
 #include "tools/row_layers.h"
 #include "tools/text.h"
 #include "tools/verify.h"
@@ -68,9 +69,10 @@ public:
         int ends[2];
         if (pipe(ends) != 0) throw EnvironmentError(fmt::format("cannot make a pipe: {}", std::strerror(errno)));
         std::fflush(nullptr);
-        const pid_t child = fork();
+        const pid_t parent = getpid(), child = fork();
         if (child < 0) throw EnvironmentError(fmt::format("cannot start a process: {}", std::strerror(errno)));
         if (child == 0) {
+            if (!end_with_parent(parent)) _exit(kExitEnvironment);
             close(ends[0]);
             work(ends[1]);
         }
@@ -198,7 +200,8 @@ void add_verify_command(CLI::App &app) {
     command->add_option("-d,--direction", options->direction, "forward, grad-input, grad-weight or all")
         ->check(CLI::IsMember(directions))
         ->capture_default_str();
-    command->add_option("-t,--target", options->targets, "Targets; default: all this CPU supports")
+    command->add_option("-t,--target", options->targets, "Targets, by commas; default: all this CPU supports")
+        ->delimiter(',')
         ->allow_extra_args(false);
     command->add_option("--kernels", options->kernels, "generic, or specialised: compile the layers first")
         ->check(CLI::IsMember({"generic", "specialised"}))

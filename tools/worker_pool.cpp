@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sched.h>
-#include <spawn.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,23 +31,46 @@ struct Running {
 };
 
 /// Starts a program with its output going to `log`. Returns an errno value, 0 if it runs.
-int start(const char *program, const std::vector<std::string> &arguments, const std::filesystem::path &log,
-          pid_t &process, bool own_group = false) {
+int start(const char *program, const std::vector<std::string> &arguments, const std::filesystem::path &input,
+          const std::filesystem::path &log, pid_t &process, bool own_group = false) {
     std::vector<char *> argv;
     for (const std::string &argument : arguments)
         argv.push_back(const_cast<char *>(argument.c_str()));
     argv.push_back(nullptr);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-    posix_spawnattr_t attributes;
-    posix_spawnattr_init(&attributes);
-    if (own_group) posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
-    const int error = posix_spawnp(&process, program, &actions, &attributes, argv.data(), environ);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
+    int failure[2]; // closes when the program starts
+    if (pipe2(failure, O_CLOEXEC) != 0) return errno;
+    const pid_t parent = getpid();
+    process = fork();
+    if (process < 0) {
+        const int error = errno;
+        close(failure[0]);
+        close(failure[1]);
+        return error;
+    }
+    if (process == 0) {
+        const auto redirect = [](const std::filesystem::path &file, int flags, int stream) {
+            const int descriptor = open(file.c_str(), flags | O_CLOEXEC, 0666);
+            return descriptor >= 0 && dup2(descriptor, stream) >= 0;
+        };
+        if (own_group) setpgid(0, 0);
+        const bool ready = end_with_parent(parent) && redirect(input, O_RDONLY, STDIN_FILENO) &&
+                           redirect(log, O_WRONLY | O_CREAT | O_TRUNC, STDERR_FILENO) &&
+                           dup2(STDERR_FILENO, STDOUT_FILENO) >= 0;
+        if (ready) execvp(program, argv.data());
+        const int error = errno;
+        static_cast<void>(write(failure[1], &error, sizeof error) == 0);
+        _exit(127);
+    }
+    // Both processes do so: neither knows which of them comes first.
+    if (own_group) setpgid(process, process);
+    close(failure[1]);
+    int error = 0;
+    ssize_t count = 0;
+    while ((count = read(failure[0], &error, sizeof error)) < 0 && errno == EINTR) {
+    }
+    close(failure[0]);
+    if (count <= 0) return 0;
+    waitpid(process, nullptr, 0);
     return error;
 }
 
@@ -99,7 +121,7 @@ void run_workers(const std::vector<WorkerTask> &tasks, int jobs,
             Running one{0, next, Clock::now()};
             std::vector<std::string> arguments = tasks[next].arguments;
             arguments.insert(arguments.begin(), "qconvc");
-            const int error = start("/proc/self/exe", arguments, tasks[next].log, one.process);
+            const int error = start("/proc/self/exe", arguments, tasks[next].input, tasks[next].log, one.process);
             if (error) {
                 throw EnvironmentError(
                     fmt::format("{}: cannot start a compiler process: {}", tasks[next].label, std::strerror(error)));
@@ -140,7 +162,7 @@ void run_limited(const std::vector<WorkerTask> &tasks, int jobs, const WorkerLim
             std::vector<std::string> arguments = task.arguments;
             arguments.insert(arguments.begin(), program.empty() ? "qconvc" : program);
             const char *executable = program.empty() ? "/proc/self/exe" : program.c_str();
-            if (const int error = start(executable, arguments, task.log, one.process, true)) {
+            if (const int error = start(executable, arguments, task.input, task.log, one.process, true)) {
                 throw EnvironmentError(
                     fmt::format("{}: cannot start {}: {}", task.label, arguments[0], std::strerror(error)));
             }
@@ -175,7 +197,7 @@ void run_limited(const std::vector<WorkerTask> &tasks, int jobs, const WorkerLim
 
 int run_program(const std::vector<std::string> &arguments, const std::filesystem::path &log) {
     pid_t process = 0;
-    if (start(arguments[0].c_str(), arguments, log, process) != 0) return 127;
+    if (start(arguments[0].c_str(), arguments, "/dev/null", log, process) != 0) return 127;
     int status = 0;
     while (waitpid(process, &status, 0) < 0) {
         if (errno != EINTR) return 127;

@@ -15,7 +15,10 @@ struct WorkerTask {
     std::string label;                  // for messages: "layer 'conv1' for avx2"
     std::vector<std::string> arguments; // of this executable
     std::filesystem::path log;          // takes the worker's output
+    std::filesystem::path input = "/dev/null";
 };
+
+// What is run here ends with this process, however that ends.
 
 /// Runs every task, at most `jobs` at once. `finished(index, seconds)` is called as each ends well. On the first
 /// failure or an interrupt the others are ended, and EnvironmentError (naming the task) or Interrupted is thrown.

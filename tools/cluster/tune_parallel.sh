@@ -31,7 +31,7 @@ remote=.cache/qconv-tune/$(basename "$PWD")
 options=$(printf ' %q' "$@")
 parallel --sshlogin "$hosts" --jobs 1 --joblog joblog --resume-failed --retries 4 --workdir "$remote" \
     --transferfile "$file" --return part.{}.tar \
-    "$qconvc tune $file --shard {}/$shards --records part.{}.jsonl$options >part.{}.out 2>&1 && tar cf part.{}.tar --exclude=*.tar --exclude=*.work part.{}.*" \
+    "$qconvc tune $file --shard {}/$shards --records part.{}.jsonl$options >part.{}.out 2>&1 && tar cf part.{}.tar --exclude=*.tar --exclude=.qconvc-* part.{}.*" \
     ::: $(seq "$shards")
 for part in part.*.tar; do
     tar xf "$part"
