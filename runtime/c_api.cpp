@@ -339,13 +339,17 @@ const char *qconv_op_name(qconv_op op) {
 }
 
 int qconv_cpu_supports(const char *target, const char **missing) {
-    if (missing != nullptr) *missing = "";
-    const qconv::KernelTarget *known = target == nullptr ? nullptr : qconv::find_target(target);
-    if (known == nullptr) return 0;
-    const char *first = qconv::missing_feature(*known, qconv::cpu_features());
-    if (*first == '\0') first = qconv::device_unavailable(known->device);
-    if (missing != nullptr) *missing = first;
-    return *first == '\0' ? 1 : 0;
+    int supported = 0;
+    const char *first = "";
+    const qconv_status status = guarded([&] {
+        const qconv::KernelTarget *known = target == nullptr ? nullptr : qconv::find_target(target);
+        if (known == nullptr) return;
+        first = qconv::missing_feature(*known, qconv::cpu_features());
+        if (*first == '\0') first = qconv::device_unavailable(known->device);
+        supported = *first == '\0' ? 1 : 0;
+    });
+    if (missing != nullptr) *missing = status == QCONV_OK ? first : qconv_status_name(status);
+    return supported;
 }
 
 qconv_status qconv_set_num_threads(int threads) {

@@ -1,8 +1,9 @@
-// The only file of the runtime that asks which architecture it is compiled for.
+// All that the runtime knows of architectures, but for clones.h and float_environment.h.
 #include "cpu_features.h"
 
 #include <array>
 #include <mutex>
+#include <new>
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -144,6 +145,11 @@ CpuFeatures read_features() {
 std::mutex override_mutex;
 std::optional<CpuFeatures> overriding;
 
+CpuFeatures detected_features() {
+    static const CpuFeatures detected = read_features();
+    return detected;
+}
+
 } // namespace
 
 const char *cpu_feature_name(CpuFeature feature) {
@@ -209,10 +215,19 @@ CpuFeatures decode_hwcap(std::uint64_t hwcap, HwcapBits bits) {
 }
 
 CpuFeatures cpu_features() {
-    static const CpuFeatures detected = read_features();
+    const CpuFeatures detected = detected_features();
     const std::lock_guard lock(override_mutex);
     return overriding.value_or(detected);
 }
+
+const AcrossFork features_across_fork{
+    [] {
+        detected_features();
+        override_mutex.lock();
+    },
+    [] { override_mutex.unlock(); },
+    [] { new (&override_mutex) std::mutex; },
+};
 
 void override_cpu_features(std::optional<CpuFeatures> features) {
     const std::lock_guard lock(override_mutex);

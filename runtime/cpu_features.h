@@ -7,6 +7,8 @@
 #include <span>
 #include <string_view>
 
+#include "fork.h"
+
 namespace qconv {
 
 enum class CpuFeature : int {
@@ -115,5 +117,7 @@ CpuFeatures decode_hwcap(std::uint64_t hwcap, HwcapBits bits);
 CpuFeatures cpu_features();
 /// For tests: pretend to be another CPU; nullopt goes back to the real one.
 void override_cpu_features(std::optional<CpuFeatures> features);
+/// Of that override.
+extern const AcrossFork features_across_fork;
 
 } // namespace qconv

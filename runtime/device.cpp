@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <new>
 #include <string>
 
 #include "config.h"
@@ -67,11 +68,16 @@ private:
     CallContext context_;
 };
 
+// A device is no use in a forked child, and a call on one may take long: the fork waits for none.
+void pass() {}
+
 std::string unlinked(const char *kind) {
     return std::string("this program is linked with the Halide runtime that has no ") + kind + " support";
 }
 
 } // namespace
+
+const AcrossFork devices_across_fork{pass, pass, [] { new (&opencl_mutex) std::mutex; }};
 
 void throw_device_failure(const std::string &what, const char *error) {
     const std::string text(error);

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "cpu_features.h"
+#include "fork.h"
 #include "qconv/qconv.h"
 
 namespace qconv {
@@ -116,6 +117,8 @@ private:
 
 /// Throws what Halide's runtime reported of a device: out of memory, or another failure.
 [[noreturn]] void throw_device_failure(const std::string &what, const char *error);
+
+extern const AcrossFork devices_across_fork;
 
 /// Once per process: Halide's runtime asks this layer's device for its context and stream.
 void install_device_hooks();

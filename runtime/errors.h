@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "float_environment.h"
 #include "qconv/error.hpp"
 #include "qconv/qconv.h"
 
@@ -26,9 +27,10 @@ void require_pointer(const void *pointer, const char *name);
 /// Records the exception in flight as this thread's last error and gives its status.
 qconv_status record_current_exception() noexcept;
 
-/// Runs `body` at the C boundary: no exception gets past it.
+/// Runs `body` at the C boundary: no exception gets past it, and the caller's way to compute floats stays outside.
 template <typename Body>
 qconv_status guarded(Body &&body) noexcept {
+    const DefaultFloatEnvironment environment;
     try {
         std::forward<Body>(body)();
         return QCONV_OK;

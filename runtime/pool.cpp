@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -13,6 +14,12 @@ WorkspacePool &WorkspacePool::shared() {
     static WorkspacePool *const instance = new WorkspacePool;
     return *instance;
 }
+
+const AcrossFork WorkspacePool::across_fork{
+    [] { shared().mutex_.lock(); },
+    [] { shared().mutex_.unlock(); },
+    [] { new (&shared().mutex_) std::mutex; },
+};
 
 WorkspacePool::User::User() {
     WorkspacePool &pool = shared();

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <vector>
 
+#include "fork.h"
 #include "memory.h"
 
 namespace qconv {
@@ -14,6 +15,7 @@ class WorkspacePool {
 public:
     /// The process's one. Never destroyed: layers may come and go with other static objects.
     static WorkspacePool &shared();
+    static const AcrossFork across_fork;
 
     /// At least `bytes`. Allocates only when no idle one is large enough.
     Memory take(std::size_t bytes);

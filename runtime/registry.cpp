@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <mutex>
+#include <new>
 #include <shared_mutex>
 #include <string>
 #include <string_view>
@@ -290,6 +291,12 @@ const char *op_name(qconv_op op) noexcept {
     }
     return nullptr;
 }
+
+const AcrossFork registry_across_fork{
+    [] { registry().mutex.lock(); },
+    [] { registry().mutex.unlock(); },
+    [] { new (&registry().mutex) std::shared_mutex; },
+};
 
 void register_kernels(std::span<const qconv_kernel> rows) {
     Registry &shared = registry();

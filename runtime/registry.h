@@ -18,6 +18,7 @@ const char *layout_defect(const qconv_kernel &kernel);
 /// All or nothing: throws, and adds none, when a row is malformed or a different kernel of its name and target exists.
 /// Rows that are registered already are passed over.
 void register_kernels(std::span<const qconv_kernel> rows);
+extern const AcrossFork registry_across_fork;
 std::size_t kernel_count();
 /// NULL past the end.
 const qconv_kernel *kernel_at(std::size_t index);

@@ -14,7 +14,9 @@
 #include <thread>
 
 #include "errors.h"
+#include "fork.h"
 #include "memory.h"
+#include "team.h"
 #include "workspace.h"
 
 namespace qconv {
@@ -22,6 +24,9 @@ namespace {
 
 constexpr int max_threads = 1024;
 constexpr int chunks_per_worker = 4;
+
+[[maybe_unused]] const bool fork_handlers =
+    install_fork_handlers(); // here, since whoever calls a layer links this file
 
 using Clock = std::chrono::steady_clock;
 constexpr Clock::duration caller_patience = std::chrono::milliseconds(1);
@@ -42,6 +47,7 @@ std::atomic<int> &thread_count() {
 // in its core's caches. Then it takes whatever is left, so that a thread which starts late, or never, holds up nobody.
 // No more than the call's number of workers ever run at once: each has its own slab.
 struct Loop {
+    CallContext *context;
     halide_task_t task;
     int min;
     int size;
@@ -71,7 +77,7 @@ struct Handlers {
 };
 Handlers others;
 
-// Where the calling thread begins, of `workers` shares. Halide's threads take workers' numbers in any order.
+// Where the calling thread begins, of `workers` shares. The team's threads take workers' numbers in any order.
 int share_of_this_thread(const Loop &loop) {
     static std::atomic<int> threads_of_pool{0};
     if (std::this_thread::get_id() == loop.caller) return 0;
@@ -89,9 +95,9 @@ void wait_while_any(const std::atomic<int> &count, Clock::duration patience) {
     }
 }
 
-int run_worker(void *user_context, int worker, std::uint8_t *loop_pointer) {
-    Loop &loop = *reinterpret_cast<Loop *>(loop_pointer);
-    const CallContext::WorkerScope scope(static_cast<CallContext *>(user_context), worker);
+void run_worker(void *loop_pointer, int worker) {
+    Loop &loop = *static_cast<Loop *>(loop_pointer);
+    const CallContext::WorkerScope scope(loop.context, worker);
     const auto bound = [&loop](int chunk) {
         return loop.min + static_cast<int>(std::int64_t{loop.size} * chunk / loop.chunks);
     };
@@ -106,12 +112,11 @@ int run_worker(void *user_context, int worker, std::uint8_t *loop_pointer) {
         const int chunk = (first + i) % loop.chunks;
         if (loop.taken[static_cast<std::size_t>(chunk)].exchange(true, std::memory_order_relaxed)) continue;
         loop.not_taken.fetch_sub(1, std::memory_order_relaxed);
-        const int status = run_range(user_context, loop.task, bound(chunk), bound(chunk + 1), loop.closure);
+        const int status = run_range(loop.context, loop.task, bound(chunk), bound(chunk + 1), loop.closure);
         if (status != 0) loop.status.store(status, std::memory_order_relaxed);
         loop.not_done.fetch_sub(1, std::memory_order_relaxed);
     }
     if (own == 0) wait_while_any(loop.not_done, caller_patience);
-    return loop.status.load(std::memory_order_relaxed);
 }
 
 int run_loop(CallContext &context, halide_task_t task, int min, int size, std::uint8_t *closure) {
@@ -119,8 +124,9 @@ int run_loop(CallContext &context, halide_task_t task, int min, int size, std::u
     const int workers = std::min(context.workers(), size);
     if (workers <= 1 || context.on_worker()) return run_range(&context, task, min, min + size, closure);
     const int chunks = std::min(size, workers * chunks_per_worker);
-    Loop loop{task, min, size, closure, std::this_thread::get_id(), workers, chunks};
-    return halide_default_do_par_for(&context, run_worker, 0, workers, reinterpret_cast<std::uint8_t *>(&loop));
+    Loop loop{&context, task, min, size, closure, std::this_thread::get_id(), workers, chunks};
+    Team::shared().run(workers, run_worker, &loop);
+    return loop.status.load(std::memory_order_relaxed);
 }
 
 int do_par_for(void *user_context, halide_task_t task, int min, int size, std::uint8_t *closure) {
@@ -150,9 +156,7 @@ void set_num_threads(int threads) {
     if (threads < 1 || threads > max_threads) {
         throw_invalid("threads", std::to_string(threads), "it must be 1.." + std::to_string(max_threads));
     }
-    install_halide_hooks();
     thread_count().store(threads);
-    halide_set_num_threads(threads);
 }
 
 int num_threads() {
@@ -168,7 +172,6 @@ void install_halide_hooks() {
         others.malloc = halide_set_custom_malloc(allocate_scratch);
         others.free = halide_set_custom_free(release_scratch);
         others.error = halide_set_error_handler(handle_error);
-        halide_set_num_threads(num_threads());
     });
 }
 
