@@ -56,6 +56,13 @@ elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^arm")
 else()
     set(QCONV_PLATFORM x86-64-linux)
 endif()
+if(NOT PROJECT_IS_TOP_LEVEL)
+    # The project that this one is part of compiles kernels by an installed qconvc: this tree's is not built yet when a
+    # project is configured.
+    set(QCONV_PLATFORM ${QCONV_PLATFORM} CACHE INTERNAL "")
+    find_program(QCONV_QCONVC qconvc NO_CMAKE_FIND_ROOT_PATH DOC "qconvc of the machine that builds")
+    include(QconvAddKernels)
+endif()
 configure_package_config_file(cmake/qconvConfig.cmake.in "${PROJECT_BINARY_DIR}/qconvConfig.cmake"
                               INSTALL_DESTINATION "${package_dir}")
 # Before 1.0 a minor version may break what links it.

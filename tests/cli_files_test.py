@@ -122,8 +122,10 @@ class Shells(Cli):
 
     def test_a_run_without_a_result_is_no_success(self):
         self.file("net.json", LAYER | {"width": 64})
-        self.refuse(["tune", "net.json", "-t", TARGET, "--budget", "1", "--records", "r.jsonl", "--runner", "false {}"],
-                    "trial failed", code=1, cwd=self.dir)
+        done = self.run_tool("tune", "net.json", "-t", TARGET, "--budget", "1", "--records", "r.jsonl", "--runner",
+                             "echo no; false {}", cwd=self.dir)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("all trials (1) failed, the last with run-error: no", done.stderr)
 
     def test_folders_of_others_stay(self):
         self.file("net.json", LAYER | {"width": 64})

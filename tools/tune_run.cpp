@@ -227,8 +227,8 @@ private:
         if (records_.empty() || !std::all_of(records_.begin(), records_.end(), failed)) return;
         const TuneRecord &last = records_.back();
         throw Error(kExitCheckFailed,
-                    fmt::format("all of {} failed, the last with {}: {}", counted(records_.size(), "trial"),
-                                last.failure(), last.json["failure"].value("text", "")));
+                    fmt::format("all trials ({}) failed, the last with {}: {}", records_.size(), last.failure(),
+                                last.json["failure"].value("text", "")));
     }
 
     TuneSettings settings_;

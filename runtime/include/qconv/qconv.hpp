@@ -12,6 +12,10 @@
 // Every function here throws qconv::Error, which says which field was wrong, its value, and what is allowed.
 #pragma once
 
+#if (defined(_MSVC_LANG) ? _MSVC_LANG : __cplusplus) < 202002L || !defined(__cpp_exceptions)
+#error "qconv.hpp needs C++20 and exceptions (-std=c++20); qconv/qconv.h, the C interface, needs neither"
+#else
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -324,3 +328,5 @@ private:
 };
 
 } // namespace qconv
+
+#endif // C++20 and exceptions
