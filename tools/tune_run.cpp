@@ -226,9 +226,8 @@ private:
         const auto failed = [](const TuneRecord &record) { return !record.ok() && record.failure() != "no-estimate"; };
         if (records_.empty() || !std::all_of(records_.begin(), records_.end(), failed)) return;
         const TuneRecord &last = records_.back();
-        throw Error(kExitCheckFailed,
-                    fmt::format("all trials ({}) failed, the last with {}: {}", records_.size(), last.failure(),
-                                last.json["failure"].value("text", "")));
+        throw Error(kExitCheckFailed, fmt::format("all trials ({}) failed, the last with {}: {}", records_.size(),
+                                                  last.failure(), last.json["failure"].value("text", "")));
     }
 
     TuneSettings settings_;
