@@ -33,6 +33,10 @@ class WithoutLlvm(Cli):
         # A qconvc that lies elsewhere has no module beside it.
         (self.dir / "bin").mkdir()
         copy = shutil.copy(cli_support.QCONVC, self.dir / "bin/qconvc")
+        halide = module().parent / "libHalide.so"  # of a build tree, which the copy would look for beside itself
+        if halide.exists():
+            (self.dir / "lib/qconv").mkdir(parents=True)
+            (self.dir / "lib/qconv/libHalide.so").symlink_to(halide.resolve())
         library = self.file("x.a", b"!<arch>\n")
         done = subprocess.run([copy, "inspect", library], capture_output=True, text=True, timeout=60)
         self.assertEqual(done.returncode, 3, done.stderr)

