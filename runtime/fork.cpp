@@ -9,12 +9,13 @@
 #include "pool.h"
 #include "registry.h"
 #include "team.h"
+#include "variants.h"
 
 namespace qconv {
 namespace {
 
-const std::array all{&devices_across_fork, &features_across_fork, &registry_across_fork, &WorkspacePool::across_fork,
-                     &Team::across_fork};
+const std::array all{&devices_across_fork,  &variants_across_fork,       &features_across_fork,
+                     &registry_across_fork, &WorkspacePool::across_fork, &Team::across_fork};
 
 } // namespace
 

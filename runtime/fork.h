@@ -3,8 +3,8 @@
 
 namespace qconv {
 
-/// Of something with a lock that another thread might hold at the fork. The locks are leaves: none is taken while
-/// another one of them is held, but for this.
+/// Of something with a lock that another thread might hold at the fork. While one is held, only
+/// those after it in fork.cpp's list are taken.
 struct AcrossFork {
     void (*before)();    ///< makes what is made at first use, and takes the lock: what it guards is then whole
     void (*in_parent)(); ///< releases it

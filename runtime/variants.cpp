@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <mutex>
+#include <new>
 #include <string>
 
 #include "config.h"
@@ -13,6 +15,8 @@
 
 namespace qconv {
 namespace {
+
+std::mutex first_calls;
 
 void pack(PackedForward &packed, const qconv_kernel &kernel, const qconv_layer_config &config,
           const LayerWeights &weights, PackScratch &scratch) {
@@ -43,6 +47,12 @@ void repack(Variant<NoWeights> & /*variant*/, const Variant<NoWeights> & /*from*
             const qconv_layer_config & /*config*/, PackScratch & /*scratch*/) {}
 
 } // namespace
+
+const AcrossFork variants_across_fork{
+    [] { first_calls.lock(); },
+    [] { first_calls.unlock(); },
+    [] { new (&first_calls) std::mutex; },
+};
 
 WidthClass::WidthClass(std::int64_t positions) {
     constexpr std::int64_t each = 64, step = 16, stepwise = 1024;
@@ -94,7 +104,7 @@ void Variants<Packed>::set_weights(const LayerWeights &weights) {
 
 template <typename Packed>
 std::size_t Variants<Packed>::bytes() const {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(first_calls);
     std::size_t bytes = 0;
     for (const Variant<Packed> &variant : variants_)
         bytes += variant.packed.bytes();
@@ -115,7 +125,7 @@ std::int64_t Variants<Packed>::input_width(const WidthClass &width_class) const 
 
 template <typename Packed>
 Variant<Packed> &Variants<Packed>::choose(const WidthClass &width_class) const {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(first_calls);
     // All are of one target, the best that serves the layer or the one it names.
     const std::string target = std::string("@") + variants_.front().kernel->target;
     qconv_layer_config config = config_;
@@ -131,7 +141,7 @@ Variant<Packed> &Variants<Packed>::choose(const WidthClass &width_class) const {
 
 template <typename Packed>
 void Variants<Packed>::prepare(Variant<Packed> &variant) const {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(first_calls);
     if (!variant.current) {
         const auto from =
             std::find_if(variants_.begin(), variants_.end(), [](const Variant<Packed> &v) { return v.current; });

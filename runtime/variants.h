@@ -7,10 +7,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <list>
-#include <mutex>
 #include <span>
 
 #include "cpu_features.h"
+#include "fork.h"
 #include "pack.h"
 #include "pack_grad_input.h"
 #include "pack_rows.h"
@@ -97,9 +97,13 @@ private:
     const qconv_layer_config &config_;
     qconv_op op_;
     mutable std::array<std::atomic<Variant<Packed> *>, WidthClass::count> chosen_{};
-    mutable std::mutex mutex_; // of what follows; and chosen_ is written under it
+    // Of what follows; and chosen_ is written under it. The lock is one for all layers: it is for first calls, and a
+    // fork can hold it.
     mutable std::list<Variant<Packed>> variants_;
     mutable PackScratch scratch_;
 };
+
+/// Of the lock of first calls, which takes the registry's.
+extern const AcrossFork variants_across_fork;
 
 } // namespace qconv
